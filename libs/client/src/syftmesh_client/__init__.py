@@ -1,0 +1,1 @@
+"""Client side of the hub: stubs, key store, seal and open, transfer."""

@@ -1,0 +1,1 @@
+"""Pure domain code of SyftMesh: ids, errors, permissions, envelopes, state machines; no I/O."""

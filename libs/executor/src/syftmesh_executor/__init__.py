@@ -1,0 +1,1 @@
+"""Isolated execution of other people's code: sandbox, probe."""

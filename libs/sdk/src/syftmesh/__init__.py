@@ -1,0 +1,1 @@
+"""SyftMesh for people: the Python SDK and the syftmesh command."""

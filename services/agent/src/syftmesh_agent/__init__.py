@@ -1,0 +1,1 @@
+"""A site's daemon: keys, serving, files."""

@@ -1,0 +1,1 @@
+"""Key directory: device lists; never a private key."""

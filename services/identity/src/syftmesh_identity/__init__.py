@@ -1,0 +1,1 @@
+"""Login, tokens, devices, join tokens and sites."""

@@ -1,0 +1,1 @@
+"""Evaluation of syft.pub.yaml rules: check and explain."""

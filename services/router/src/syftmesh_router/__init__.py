@@ -1,0 +1,1 @@
+"""Delivery of syft:// calls to the site that serves them."""

@@ -1,0 +1,1 @@
+"""RDS job runner of a site: datasets, review, execution, release, audit."""

@@ -1,0 +1,1 @@
+"""The embedded mesh: the whole hub and its sites in one terminal."""

@@ -1,0 +1,1 @@
+"""Flower SuperLink under supervision and federation runs."""

@@ -1,0 +1,1 @@
+"""File records, object transfer and the change feed."""
