@@ -1,0 +1,1 @@
+"""Generated code of SyftMesh's protos; never edited."""
