@@ -159,7 +159,7 @@ def open_sealed(
     return Opened(header=header, plaintext=_open_body(container, key), readers=_reader_names(container))
 
 
-def reseal_keys(  # noqa: PLR0913 - what opens, and what seals anew
+def reseal_keys(
     blob: bytes,
     *,
     device: DeviceSecret,
