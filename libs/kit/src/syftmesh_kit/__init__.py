@@ -1,1 +1,1 @@
-"""What every SyftMesh service shares: gRPC servers and channels, NATS, object store, journal, telemetry, settings."""
+"""What every SyftMesh service shares: servers, channels, bus, object store, journal, telemetry, settings."""

@@ -1,0 +1,71 @@
+"""The one mapping from errors of nats-py and JetStream to `syftmesh_core.errors`."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import nats.errors
+import nats.js.errors
+from syftmesh_core.errors import Conflict, InvalidInput, LimitExceeded, MeshError, NotFound, Unavailable
+
+WRONG_LAST_SEQUENCE: Final = (10071, 10164)
+"""JetStream error codes of a lost compare-and-set (JSStreamWrongLastSequenceErrF, ...Constant)."""
+_STREAM_NOT_FOUND: Final = 10059
+STREAM_NAME_IN_USE: Final = 10058
+_MESSAGE_TOO_LARGE: Final = (10054,)
+_STREAM_FULL: Final = (10077,)
+_SEQUENCE: Final = re.compile(r"(\d+)\s*$")
+
+
+def unreachable() -> Unavailable:
+    """Return the error for a bus that is not connected."""
+    return Unavailable(
+        "The message bus is not connected now. Try again in a moment.", reason="BUS_UNREACHABLE"
+    )
+
+
+def bus_error(error: Exception, subject: str) -> MeshError:
+    """Return the MeshError that an error of nats-py stands for; `subject` is what was asked or written."""
+    where = {"subject": subject}
+    if isinstance(error, MeshError):
+        return error
+    if isinstance(error, nats.js.errors.APIError):
+        return _api_error(error, where)
+    if isinstance(error, nats.errors.MaxPayloadError):
+        return LimitExceeded(
+            "The message is larger than the bus carries. Send bulk data by reference.",
+            reason="MESSAGE_TOO_LARGE",
+            metadata=where,
+        )
+    if isinstance(error, nats.js.errors.NoStreamResponseError):
+        return Unavailable("The stream does not answer now.", reason="STREAM_AWAY", metadata=where)
+    if isinstance(error, nats.errors.BadSubjectError):
+        return InvalidInput("The subject is not valid.", reason="SUBJECT_INVALID")
+    if isinstance(error, (nats.errors.TimeoutError, TimeoutError)):
+        return Unavailable("The message bus did not answer in time.", reason="BUS_TIMEOUT", metadata=where)
+    return unreachable()
+
+
+def _api_error(error: nats.js.errors.APIError, where: dict[str, str]) -> MeshError:
+    code = error.err_code or 0
+    if code in WRONG_LAST_SEQUENCE:
+        found = _SEQUENCE.search(error.description or "")
+        return Conflict(
+            "Somebody else wrote this first. Read it again, then decide.",
+            reason="WRONG_LAST_SEQUENCE",
+            metadata={**where, **({"actual": found[1]} if found else {})},
+        )
+    if code in _MESSAGE_TOO_LARGE:
+        return LimitExceeded(
+            "The message is larger than the stream takes.", reason="MESSAGE_TOO_LARGE", metadata=where
+        )
+    if code in _STREAM_FULL or (error.description or "").startswith(("maximum", "insufficient")):
+        return LimitExceeded("The stream is full.", reason="STREAM_FULL", metadata=where)
+    if code == _STREAM_NOT_FOUND or error.code == 404:
+        return NotFound("There is no such stream or message.", reason="STREAM_MISSING", metadata=where)
+    if error.code == 400:
+        return InvalidInput(
+            f"The bus refused the request (code {code}).", reason="BUS_REFUSED", metadata=where
+        )
+    return Unavailable(f"The bus cannot do this now (code {code}).", reason="STREAM_AWAY", metadata=where)

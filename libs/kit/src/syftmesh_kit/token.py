@@ -1,0 +1,238 @@
+"""Access tokens: EdDSA JSON Web Tokens (RFC 7519, RFC 8037), issued by identity, verified by every service.
+
+Claims: ``iss``, ``sub`` (e-mail, or service name), ``did`` (device id), ``aud``, ``iat``, ``exp``, ``jti``,
+``kind`` (``user`` or ``service``). The header carries ``kid``; no algorithm but EdDSA is accepted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from syftmesh_core.clock import Clock, Random, system_random, uuid7
+from syftmesh_core.errors import Unauthenticated
+
+from syftmesh_kit.caller import Caller, CallerKind
+
+ALGORITHM: Final = "EdDSA"
+AUDIENCE: Final = "syftmesh"
+ACCESS_TTL_S: Final = 15 * 60
+MAX_TOKEN_BYTES: Final = 4096
+_REQUIRED: Final = ["iss", "sub", "did", "aud", "iat", "exp", "jti", "kind"]
+_HINT: Final = "Log in with `syftmesh login`."
+
+
+class KeySet(Protocol):
+    """Where a verifier finds the issuer's public keys."""
+
+    def public_key(self, kid: str) -> Ed25519PublicKey | None:
+        """Return the public key named `kid`, or None when it is not (or no longer) in the set."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StaticKeySet:
+    """A fixed set of keys by kid, for tests and for verifiers that fetched the set once."""
+
+    keys: dict[str, Ed25519PublicKey]
+
+    def public_key(self, kid: str) -> Ed25519PublicKey | None:
+        """Return the public key named `kid`, or None."""
+        return self.keys.get(kid)
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What is revoked; empty fields do not match.
+
+    Attributes:
+        token_id: One token, for ever.
+        device_id: Every token of a device issued at or before `before_s`.
+        principal: Every token of a principal issued at or before `before_s`.
+        before_s: Unix seconds; tokens issued later (after a new login) hold. Ignored for `token_id`.
+    """
+
+    token_id: str = ""
+    device_id: str = ""
+    principal: str = ""
+    before_s: int = 2**62
+
+    def covers(self, caller: Caller, issued_at_s: int) -> bool:
+        """Return whether the token of `caller`, issued at `issued_at_s`, is revoked by this."""
+        if self.token_id:
+            return self.token_id == caller.token_id
+        named = (self.device_id and self.device_id == caller.device_id) or (
+            self.principal and self.principal == caller.principal
+        )
+        return bool(named) and issued_at_s <= self.before_s
+
+
+class TokenIssuer:
+    """Makes access tokens. Used by identity (and by tests)."""
+
+    def __init__(
+        self,
+        signing_key: Ed25519PrivateKey,
+        kid: str,
+        issuer: str,
+        clock: Clock,
+        *,
+        audience: str = AUDIENCE,
+        ttl_s: int = ACCESS_TTL_S,
+        random: Random = system_random,
+    ) -> None:
+        self._key = signing_key
+        self._kid = kid
+        self._issuer = issuer
+        self._clock = clock
+        self._audience = audience
+        self._ttl_s = ttl_s
+        self._random = random
+
+    def issue(self, principal: str, device_id: str, *, kind: CallerKind = "user") -> tuple[str, Caller]:
+        """Return a signed access token and the caller it stands for."""
+        now_s = self._clock.now_ms() // 1000
+        token_id = uuid7(self._clock, self._random)
+        claims = {
+            "iss": self._issuer,
+            "sub": principal,
+            "did": device_id,
+            "aud": self._audience,
+            "iat": now_s,
+            "exp": now_s + self._ttl_s,
+            "jti": token_id,
+            "kind": kind,
+        }
+        token = jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._kid})
+        return token, Caller(principal, device_id, token_id, kind, now_s + self._ttl_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    caller: Caller
+    issued_at_s: int
+    kid: str
+
+
+class TokenVerifier:
+    """Verifies access tokens and remembers the verified ones by SHA-256 digest until expiry or revocation.
+
+    Args:
+        keys: The issuer's public keys (`keyset.KeySetWatcher` in a service).
+        issuer: Accepted value of ``iss``.
+        clock: Wall time.
+        audience: Accepted value of ``aud``.
+        leeway_s: Allowed difference of clocks, in seconds.
+        max_cached: Tokens remembered; the least recently used goes first.
+    """
+
+    def __init__(
+        self,
+        keys: KeySet,
+        issuer: str,
+        clock: Clock,
+        *,
+        audience: str = AUDIENCE,
+        leeway_s: int = 5,
+        max_cached: int = 10_000,
+    ) -> None:
+        self._keys = keys
+        self._issuer = issuer
+        self._clock = clock
+        self._audience = audience
+        self._leeway_s = leeway_s
+        self._max_cached = max_cached
+        self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._revocations: dict[Revocation, None] = {}
+        self._listeners: list[Callable[[Revocation], None]] = []
+
+    def verify(self, token: str) -> Caller:
+        """Return the caller that `token` proves.
+
+        Raises:
+            Unauthenticated: TOKEN_INVALID (malformed, foreign key, algorithm, issuer or audience),
+                TOKEN_EXPIRED, TOKEN_REVOKED.
+        """
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        known = self._cache.get(digest)
+        if known is None:
+            known = self._verify_fully(token)
+            self._cache[digest] = known
+            if len(self._cache) > self._max_cached:
+                self._cache.popitem(last=False)
+        else:
+            self._cache.move_to_end(digest)
+        if known.caller.expires_at_s + self._leeway_s <= self._clock.now_ms() / 1000:
+            self._cache.pop(digest, None)
+            raise _refused("The access token has expired.", "TOKEN_EXPIRED", "Refresh it or log in again.")
+        return known.caller
+
+    def revoke(self, revocation: Revocation) -> None:
+        """Refuse from now on what `revocation` covers and end the open calls made with it."""
+        self._revocations[revocation] = None
+        for digest in [d for d, v in self._cache.items() if revocation.covers(v.caller, v.issued_at_s)]:
+            del self._cache[digest]
+        for listener in self._listeners:
+            listener(revocation)
+
+    def replace_revocations(self, revocations: Iterable[Revocation]) -> None:
+        """Forget revocations whose tokens have all expired; called by the watcher of the bucket."""
+        self._revocations = dict.fromkeys(revocations)
+
+    def forget_key(self, kid: str) -> None:
+        """Verify again every remembered token signed by `kid`, which has left the key set."""
+        for digest in [d for d, v in self._cache.items() if v.kid == kid]:
+            del self._cache[digest]
+
+    def on_revoked(self, listener: Callable[[Revocation], None]) -> None:
+        """Call `listener` at each revocation; the server's interceptor ends open calls by it."""
+        self._listeners.append(listener)
+
+    def _verify_fully(self, token: str) -> _Verified:
+        if not token or len(token) > MAX_TOKEN_BYTES:
+            raise _refused("The access token is not well formed.", "TOKEN_INVALID")
+        claims, kid = self._decode(token)
+        for name in ("sub", "did", "jti", "kind"):
+            if not isinstance(claims.get(name), str) or not claims[name]:
+                raise _refused("The access token lacks a claim.", "TOKEN_INVALID")
+        if claims["kind"] not in {"user", "service"} or not all(
+            type(claims[n]) is int for n in ("iat", "exp")
+        ):
+            raise _refused("The access token has a claim of the wrong type.", "TOKEN_INVALID")
+        if claims["iat"] - self._leeway_s > self._clock.now_ms() / 1000:
+            raise _refused("The access token is not valid yet. Check the clock.", "TOKEN_INVALID")
+        caller = Caller(claims["sub"], claims["did"], claims["jti"], claims["kind"], claims["exp"])
+        if any(r.covers(caller, claims["iat"]) for r in self._revocations):
+            raise _refused("The access token has been revoked.", "TOKEN_REVOKED")
+        return _Verified(caller, claims["iat"], kid)
+
+    def _decode(self, token: str) -> tuple[dict[str, Any], str]:
+        # One sentence for every defect: which check failed helps only who forges tokens.
+        refused = _refused("The access token does not hold.", "TOKEN_INVALID")
+        try:
+            header = jwt.get_unverified_header(token)
+            kid = header.get("kid")
+            key = self._keys.public_key(kid) if isinstance(kid, str) else None
+            if key is None or header.get("alg") != ALGORITHM:
+                raise refused
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=[ALGORITHM],
+                audience=self._audience,
+                issuer=self._issuer,
+                # Times are checked by the injected clock.
+                options={"require": _REQUIRED, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
+            )
+        except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:
+            raise refused from error
+        return claims, str(kid)
+
+
+def _refused(message: str, reason: str, hint: str = _HINT) -> Unauthenticated:
+    return Unauthenticated(message, reason=reason, hint=hint)
