@@ -227,13 +227,25 @@ def test_gap_repeat_and_other_order_are_refused(chain):
         assert reason_of(verify_chain, lists) == "DEVICE_LIST_INVALID"
 
 
-def test_list_one_is_signed_by_the_root_alone(alice):
+def test_list_one_is_signed_by_the_root_alone_and_says_so(alice):
     fields = ["alice@x.example", 1, alice.root.public_key, [alice.public.encoded], None, "alice-1"]
     body = encode("device-list", fields)
-    assert (
-        reason_of(verify_chain, [encode("device-list-signed", [body, alice.secret.sign(body)])])
-        == "DEVICE_LIST_INVALID"
-    )
+    for signature in (alice.secret.sign(body), alice.root.sign(body)):
+        data = encode("device-list-signed", [body, signature])
+        assert reason_of(verify_chain, [data]) == "DEVICE_LIST_INVALID"
+
+
+def test_list_of_another_branch_does_not_follow(chain, alice):
+    first = parse_list(chain[0])
+    branches = [
+        parse_list(
+            sign_next_list(first, [alice.public, device_of("alice@x.example", name).public()], alice.secret)
+        )
+        for name in ("one", "two")
+    ]
+    third = sign_next_list(branches[0], [alice.public], alice.secret)
+    assert verify_successor(branches[0], third).version == 3
+    assert reason_of(verify_successor, branches[1], third) == "DEVICE_LIST_INVALID"
 
 
 def test_only_an_admin_device_of_the_list_before_signs(chain, alice):

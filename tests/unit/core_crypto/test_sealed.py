@@ -233,7 +233,9 @@ def test_malformed_readers_are_refused_though_signed(alice, bob):
 def test_unknown_suite_is_refused(alice, bob, monkeypatch):
     monkeypatch.setattr(box, "SUITE", 2)
     blob = seal(b"x", header=header_of(alice), readers=[bob.public], signer=alice.secret)
+    peek(blob)
     monkeypatch.undo()
+    refused(peek, blob)
     refused(open_as, bob, blob, alice)
 
 
