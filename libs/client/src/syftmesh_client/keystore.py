@@ -35,8 +35,8 @@ class KeyStore:
     """An open key store.
 
     Changes are in memory until `save`, which keeps what other processes saved meanwhile. Made by `create` or
-    `open`. Methods may be called from several threads; `create`, `open` and `save` block on the disk, and with
-    a passphrase compute for a fraction of a second: call them off the event loop.
+    `open`. Methods may be called from several threads; `create`, `open` and `save` block on the disk, and
+    compute for a fraction of a second with a passphrase: call them off the event loop.
     """
 
     def __init__(
