@@ -1,0 +1,25 @@
+"""The read model of the file log, held in memory by every service that answers from records and rules."""
+
+from syftmesh_kit.filelog.entry import LogEntry, entry_of, object_key, path_hash, subject_of
+from syftmesh_kit.filelog.feed import Change, ChangeKind, FeedReader, changes_since
+from syftmesh_kit.filelog.model import FileLog, LogPosition
+from syftmesh_kit.filelog.rule_source import ObjectReader, RuleSource, StoredRules
+from syftmesh_kit.filelog.site import SiteIndex
+
+__all__ = [
+    "Change",
+    "ChangeKind",
+    "FeedReader",
+    "FileLog",
+    "LogEntry",
+    "LogPosition",
+    "ObjectReader",
+    "RuleSource",
+    "SiteIndex",
+    "StoredRules",
+    "changes_since",
+    "entry_of",
+    "object_key",
+    "path_hash",
+    "subject_of",
+]

@@ -1,0 +1,1 @@
+"""How the domain's ports are met: NATS, the object store, the key directory's log."""

@@ -1,0 +1,1 @@
+"""What synchronisation decides, free of transport and storage."""
