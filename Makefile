@@ -1,0 +1,121 @@
+# Everything a developer or CI does. `make` lists the targets; each does its own set-up.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := .tools/bin/uv
+MEMBERS := protos $(sort $(wildcard libs/* services/*))
+SOURCES := libs services tests protos/generate.py
+PYTEST_ARGS ?=
+JOBS ?= 2
+
+# Package indexes come from the environment: what pip is told, uv is told too.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+ifdef PIP_EXTRA_INDEX_URL
+export UV_INDEX ?= $(PIP_EXTRA_INDEX_URL)
+endif
+# Flower neither reports home nor looks for updates, wherever it starts.
+export FLWR_TELEMETRY_ENABLED := 0
+export FLWR_DISABLE_UPDATE_CHECK := 1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
+export SYFTMESH_PYTHON_WARNINGS :=
+unexport VIRTUAL_ENV
+
+.PHONY: help setup system fmt lint types imports test test-unit test-contract test-integration test-e2e proto proto-check \
+	lock demo up bench check images chart clean
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Set-up
+setup: $(VENV)/.installed system ## Install the locked environment into .venv (quick the second time)
+
+$(UV): requirements/bootstrap.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SyftMesh needs Python 3.11 or newer, this is " + sys.version)'
+	@echo "setup: installing uv into .tools"
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --no-deps --upgrade \
+		--require-hashes --target .tools -r requirements/bootstrap.lock
+	@touch $@
+
+$(VENV)/.installed: requirements/all.lock $(UV) $(addsuffix /pyproject.toml,$(MEMBERS))
+	@echo "setup: installing the locked packages into $(VENV)"
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/all.lock
+	@echo "setup: installing the members of the workspace"
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(addprefix -e ,$(MEMBERS))
+	@touch $@
+
+system: ## Install bubblewrap (the sandbox) from Debian's packages when root; say what to do when not
+	@bash docker/install-bubblewrap.sh
+
+lock: $(UV) ## Resolve anew and write requirements/*.lock, hashed and without addresses
+	$(UV) lock
+	$(UV) export --quiet --frozen --all-packages --all-groups --no-emit-workspace --no-header --no-annotate -o requirements/all.lock
+	@for service in $(notdir $(wildcard services/*)); do \
+		$(UV) export --quiet --frozen --no-dev --package syftmesh-$$service --no-emit-workspace --no-header --no-annotate \
+			-o requirements/$$service.lock; done
+
+##@ Quality
+fmt: setup ## Format the code
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix --quiet $(SOURCES)
+	$(BIN)/buf format -w protos
+
+lint: setup ## Formatting, ruff, buf, import contracts
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --exit-code > /dev/null
+	$(BIN)/lint-imports --no-cache
+
+types: setup ## mypy, strict
+	$(BIN)/mypy libs services
+
+test: setup ## Every test: unit, contract, architecture, integration, end to end
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup tests/unit tests/architecture $(PYTEST_ARGS)
+	$(BIN)/pytest tests/contract tests/integration tests/e2e $(PYTEST_ARGS)
+
+test-unit: setup ## Unit tests: no sockets, no sleeping
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup tests/unit tests/architecture $(PYTEST_ARGS)
+
+test-contract: setup ## One suite per port, on fakes and on real adapters
+	$(BIN)/pytest tests/contract $(PYTEST_ARGS)
+
+test-integration: setup ## Real nats-server and S3 server as child processes
+	$(BIN)/pytest tests/integration $(PYTEST_ARGS)
+
+test-e2e: setup ## All services, driven from outside
+	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+
+proto: setup ## Generate protos/gen
+	$(BIN)/python protos/generate.py
+
+proto-check: setup ## Fail when protos/gen is stale
+	$(BIN)/python protos/generate.py --check
+
+check: lint types proto-check test ## What CI runs
+
+##@ Run
+demo: setup ## The whole story on real data: two data owners, one scientist, one reviewed job
+	@$(BIN)/syftmesh demo
+
+up: setup ## The embedded mesh in this terminal
+	@$(BIN)/syftmesh up
+
+bench: setup ## Measure beside peers; writes bench.json
+	$(BIN)/python -m tests.bench
+
+##@ Later
+images: ## Container images (not built yet, see docs/status.md)
+	@echo "images are not built yet; see docs/status.md" >&2; exit 1
+
+chart: ## Helm charts (not built yet, see docs/status.md)
+	@echo "charts are not built yet; see docs/status.md" >&2; exit 1
+
+clean: ## Remove the environment and caches
+	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
