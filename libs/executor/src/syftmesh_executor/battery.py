@@ -30,6 +30,8 @@ _SECRET_PLACES = (
     "/etc/shadow", "/etc/hostname", "/home", "/root/.ssh", "/var/run/secrets", "/run", "/sys", "/boot",
     "/proc/kcore", "/proc/keys", "/proc/1/root/etc/shadow", "/dev/mem", "/dev/kmsg", "/dev/fuse",
 )  # fmt: skip
+_NO_PID = 0x3FFF_FFFF
+"""Attaching to a real process would stop it where nothing forbids that."""
 _CLONE_NEWUSER = 0x1000_0000
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -144,7 +146,7 @@ def _kernel() -> dict[str, str]:
         "setns": _syscall("setns", 0, 0),
         "io_uring": _syscall("io_uring_setup", 1, 0),
         "keyctl": _syscall("keyctl", 0, -3, 1),
-        "ptrace": _syscall("ptrace", 16, 1, 0, 0),
+        "ptrace": _syscall("ptrace", 16, _NO_PID, 0, 0),
         "bpf": _syscall("bpf", 0, 0, 0),
         "userfaultfd": _syscall("userfaultfd", 1),
         "perf_event": _syscall("perf_event_open", 0, 0, -1, -1, 0),

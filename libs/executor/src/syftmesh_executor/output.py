@@ -65,9 +65,8 @@ def _collect_folder(collection: _Collection, folder_fd: int, prefix: str, depth:
         raise OutputTooLargeError(f"the output is nested deeper than {MAX_DEPTH} folders")
     for name in _names(collection, folder_fd):
         path = prefix + name
-        shown = path.encode("utf-8", "backslashreplace").decode()
         if not _is_plain(name):
-            collection.refuse(ascii(shown), "NAME_UNPRINTABLE")
+            collection.refuse(ascii(path)[1:-1], "NAME_UNPRINTABLE")
             continue
         status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
