@@ -239,6 +239,8 @@ def main() -> None:
     parameters = json.loads(os.environ["PARAMETERS"])
     canary = Path(os.environ["DATA_DIR"]) / parameters["canary"]
     seen = {
+        # First: an attempt that works leaves its descriptor open.
+        "status": _status(),
         "canary": canary.read_text(),
         "network": _network(parameters),
         "interfaces": _interfaces(),
@@ -247,7 +249,6 @@ def main() -> None:
         "environment": _environment_names(),
         "command_line": Path("/proc/1/cmdline").read_bytes().decode("utf-8", "replace"),
         "kernel": _kernel(),
-        "status": _status(),
         "setuid": _errno_of(lambda: os.setuid(0)),
         "limits": {
             "memory": _memory(parameters["memory_bytes"]),
