@@ -1,0 +1,1 @@
+"""SQLite, folders, the hub and the machine behind the domain's ports."""
