@@ -1,4 +1,4 @@
-"""Device lists out of the stream KEYLOG, each chain verified here: the key directory is not taken at its word."""
+"""Device lists out of the stream KEYLOG, each chain verified here: nobody is taken at their word."""
 
 from __future__ import annotations
 

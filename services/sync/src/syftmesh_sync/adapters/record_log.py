@@ -35,7 +35,7 @@ class LogBus(Protocol):
 
 
 class RecordLog:
-    """See `domain.ports.RecordWriter`. A record's digest is its message id: the same record is appended once."""
+    """See `domain.ports.RecordWriter`. A record's digest is its message id, so one is appended once."""
 
     def __init__(self, bus: LogBus) -> None:
         self._bus = bus

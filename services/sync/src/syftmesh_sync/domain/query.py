@@ -20,6 +20,7 @@ MAX_STAT: Final = 500
 MAX_DOWNLOADS: Final = 64
 DEFAULT_PAGE: Final = 500
 MAX_PAGE: Final = 5000
+_MAX_PAGE_BYTES: Final = 3 * 1024 * 1024
 _MAX_SCANNED: Final = 5000
 """Files looked at for one page, so that what a caller may not read costs no more than what it may."""
 
@@ -86,16 +87,15 @@ class Query:
         site = self._log.site(directory.partition("/")[0])
         limit, now_ms = min(size or DEFAULT_PAGE, MAX_PAGE), self._clock.now_ms()
         entries: list[Entry] = []
-        last, scanned = "", 0
+        last, size_bytes = "", 0
         for entry in islice(site.below(directory, after=after), _MAX_SCANNED):
-            last, scanned = entry.text, scanned + 1
+            last = entry.text
             if may_read(site.tree, requester, entry.path, now_ms):
                 entries.append(entry)
-                if len(entries) == limit:
+                size_bytes += _size(entry)
+                if len(entries) == limit or size_bytes > _MAX_PAGE_BYTES:
                     break
-        more = (scanned == _MAX_SCANNED or len(entries) == limit) and (
-            next(iter(site.below(directory, after=last)), None) is not None
-        )
+        more = bool(last) and next(site.below(directory, after=last), None) is not None
         return Page(entries, base64.urlsafe_b64encode(last.encode()).decode() if more else "")
 
     def downloads(self, requester: str, paths: Sequence[str]) -> list[Download]:
@@ -133,6 +133,11 @@ def _check_count(paths: Sequence[str], limit: int) -> None:
             reason="TOO_MANY_FILES",
             metadata={"limit": str(limit)},
         )
+
+
+def _size(entry: Entry) -> int:
+    signed = entry.signed
+    return len(entry.text) + len(signed.record) + len(signed.content) + len(signed.signature)
 
 
 def _after(token: str, directory: str) -> str:

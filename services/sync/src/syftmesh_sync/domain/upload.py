@@ -57,8 +57,8 @@ class Target:
 class OpenUpload:
     """Registers objects under an operation and gives the right to put each one that is not there.
 
-    A digest proves no possession: an object that is stored already is called present only when a file names it
-    that the caller may read now. Else the caller has to put the bytes aside, which the commit asks for.
+    A digest proves no possession: an object that is stored already is called present only when a file names
+    it that the caller may read now. Else the caller has to put the bytes aside, which the commit asks for.
     """
 
     def __init__(self, log: Log, ledger: Ledger, objects: Objects, clock: Clock) -> None:
@@ -75,8 +75,8 @@ class OpenUpload:
         Raises:
             InvalidInput: OPERATION_INVALID, PRINCIPAL_INVALID, OBJECT_INVALID.
             LimitExceeded: TOO_MANY_OBJECTS, FILE_TOO_LARGE.
-            PermissionDenied: (PERMISSION_DENIED) the operation is another caller's, or this one could write nothing
-                in the datasite.
+            PermissionDenied: (PERMISSION_DENIED) the operation is another caller's, or this one could write
+                nothing in the datasite.
             Unavailable: The log, the ledger or the store cannot be asked.
         """
         operation_id, site = parse_operation_id(operation_id), normalise_principal(site)
@@ -137,7 +137,7 @@ def _check(specs: Sequence[ObjectSpec]) -> None:
             raise InvalidInput("An object is named by a SHA-256 digest of 32 bytes.", reason="OBJECT_INVALID")
         if spec.size_bytes > MAX_OBJECT_BYTES:
             raise LimitExceeded(
-                f"An object has at most {MAX_OBJECT_BYTES} bytes, not {spec.size_bytes}: files have 16 MiB at most.",
+                f"An object has at most {MAX_OBJECT_BYTES} bytes, not {spec.size_bytes}.",
                 reason="FILE_TOO_LARGE",
                 metadata={"limit_bytes": str(MAX_OBJECT_BYTES), "size_bytes": str(spec.size_bytes)},
             )

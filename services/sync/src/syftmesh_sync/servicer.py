@@ -1,0 +1,113 @@
+"""`mesh.sync.v1.SyncService`: decode, one use case, encode."""
+
+# ruff: noqa: N802, ARG002 - names and arguments are those of gRPC
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+from mesh.sync.v1 import sync_service_pb2 as pb
+from mesh.sync.v1 import sync_service_pb2_grpc as pb_grpc
+from syftmesh_core.errors import Unimplemented
+from syftmesh_core.path import parse_path
+from syftmesh_kit.caller import current_caller
+from syftmesh_kit.filelog import FeedReader, FileLog
+
+from syftmesh_sync import convert
+from syftmesh_sync.adapters.watch import Watch
+from syftmesh_sync.domain.commit import Commit
+from syftmesh_sync.domain.query import Query
+from syftmesh_sync.domain.upload import OpenUpload
+
+
+class SyncServicer(pb_grpc.SyncServiceServicer):
+    """The handlers.
+
+    Args:
+        log: For the cursors of answers.
+        upload: Use case.
+        commit: Use case.
+        query: Use case.
+        watch: The change feed.
+    """
+
+    def __init__(self, log: FileLog, upload: OpenUpload, commit: Commit, query: Query, watch: Watch) -> None:
+        self._log = log
+        self._upload = upload
+        self._commit = commit
+        self._query = query
+        self._watch = watch
+
+    async def OpenUpload(self, request: pb.OpenUploadRequest, context: Any) -> pb.OpenUploadResponse:
+        """Give URLs for the objects of an operation."""
+        caller = convert.uploader(current_caller())
+        specs = convert.object_specs(request.objects)
+        targets = await self._upload.run(caller, request.operation_id, request.site, specs)
+        return pb.OpenUploadResponse(targets=[convert.target_message(target) for target in targets])
+
+    async def CommitFiles(self, request: pb.CommitFilesRequest, context: Any) -> pb.CommitFilesResponse:
+        """Make new versions visible."""
+        caller = convert.uploader(current_caller())
+        records = convert.signed_records(request.records)
+        outcomes = await self._commit.run(caller, request.operation_id, records)
+        cursor = convert.cursor_message(self._log.position)
+        if last := convert.last_of(outcomes):
+            cursor.sequence = last
+        return pb.CommitFilesResponse(results=[convert.outcome_message(o) for o in outcomes], cursor=cursor)
+
+    async def DeleteFiles(self, request: pb.DeleteFilesRequest, context: Any) -> pb.DeleteFilesResponse:
+        """Commit tombstones."""
+        caller = convert.uploader(current_caller())
+        records = convert.signed_records(request.records)
+        outcomes = await self._commit.run(caller, request.operation_id, records, only_tombstones=True)
+        return pb.DeleteFilesResponse(results=[convert.outcome_message(o) for o in outcomes])
+
+    async def WatchChanges(
+        self, request: pb.WatchChangesRequest, context: Any
+    ) -> AsyncIterator[pb.WatchChangesResponse]:
+        """Stream what the caller may read, then every change of it."""
+        prefixes = tuple(str(parse_path(prefix, drop_trailing_slash=True)) for prefix in request.prefixes)
+        reader = FeedReader(convert.requester(current_caller()), prefixes)
+        async for batch in self._watch.feed(reader, request.cursor.epoch, request.cursor.sequence):
+            yield pb.WatchChangesResponse(
+                changes=[convert.change_message(change) for change in batch.changes],
+                cursor=convert.cursor_message(batch.position),
+                caught_up=batch.caught_up,
+            )
+
+    async def ListFiles(self, request: pb.ListFilesRequest, context: Any) -> pb.ListFilesResponse:
+        """List live files below a prefix."""
+        asker = convert.requester(current_caller())
+        page = self._query.page(asker, request.prefix, request.page_size, request.page_token)
+        entries = [convert.entry_message(entry) for entry in page.entries]
+        return pb.ListFilesResponse(entries=entries, next_page_token=page.next_token)
+
+    async def StatFiles(self, request: pb.StatFilesRequest, context: Any) -> pb.StatFilesResponse:
+        """Give the live records of paths."""
+        entries = self._query.stat(convert.requester(current_caller()), request.paths)
+        cursor = convert.cursor_message(self._log.position)
+        return pb.StatFilesResponse(entries=[convert.entry_message(e) for e in entries], cursor=cursor)
+
+    async def OpenDownload(self, request: pb.OpenDownloadRequest, context: Any) -> pb.OpenDownloadResponse:
+        """Give URLs for the bytes of live files."""
+        found = self._query.downloads(convert.requester(current_caller()), request.paths)
+        return pb.OpenDownloadResponse(targets=[convert.download_message(download) for download in found])
+
+    async def ListVersions(self, request: pb.ListVersionsRequest, context: Any) -> pb.ListVersionsResponse:
+        """Not built yet."""
+        _unimplemented("ListVersions")
+
+    async def RestoreVersion(
+        self, request: pb.RestoreVersionRequest, context: Any
+    ) -> pb.RestoreVersionResponse:
+        """Not built yet."""
+        _unimplemented("RestoreVersion")
+
+    async def Usage(self, request: pb.UsageRequest, context: Any) -> pb.UsageResponse:
+        """Not built yet."""
+        _unimplemented("Usage")
+
+
+def _unimplemented(name: str) -> NoReturn:
+    raise Unimplemented(f"{name} comes with complete synchronisation.", metadata={"method": name})
