@@ -1,0 +1,1 @@
+"""Adapters of identity: key-value buckets, key file, local token file."""

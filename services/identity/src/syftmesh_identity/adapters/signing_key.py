@@ -1,0 +1,78 @@
+"""The issuer's signing key in a 0600 file of the service's state folder, and tokens signed with it."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from syftmesh_core.errors import IntegrityFailure
+from syftmesh_kit.token import TokenIssuer
+
+from syftmesh_identity.adapters.private_file import read_private, write_private
+from syftmesh_identity.domain.model import IssuedAccess
+from syftmesh_identity.domain.ports import AccessIssuer
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """A signing key and its name.
+
+    Attributes:
+        key: The private key; never leaves the process.
+        kid: First 16 hex digits of the SHA-256 of the public key.
+    """
+
+    key: Ed25519PrivateKey = field(repr=False)
+    kid: str
+
+
+def load_or_create(path: Path) -> SigningKey:
+    """Return the key in `path`, made at first start.
+
+    Raises:
+        IntegrityFailure: The file holds no Ed25519 key (SIGNING_KEY_DAMAGED).
+        WrongState: The file is open to others (FILE_NOT_PRIVATE).
+    """
+    data = read_private(path)
+    if data is None:
+        fresh = Ed25519PrivateKey.generate()
+        pem = fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        with suppress(FileExistsError):  # a second process was quicker: its key counts
+            write_private(path, pem)
+        data = read_private(path) or b""
+    try:
+        key = load_pem_private_key(data, password=None)
+    except ValueError as error:
+        raise _damaged() from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise _damaged()
+    return SigningKey(key, hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()[:16])
+
+
+class SignedAccess(AccessIssuer):
+    """Access tokens as EdDSA JSON Web Tokens."""
+
+    def __init__(self, issuer: TokenIssuer) -> None:
+        self._issuer = issuer
+
+    def issue(self, principal: str, device_id: str) -> IssuedAccess:
+        """Return a fresh access token."""
+        token, caller = self._issuer.issue(principal, device_id)
+        return IssuedAccess(token, caller.token_id, caller.expires_at_s * 1000)
+
+
+def _damaged() -> IntegrityFailure:
+    return IntegrityFailure(
+        "The signing key file of identity holds no Ed25519 key. Restore it from a backup, or remove it to "
+        "make a new key, which ends all logins.",
+        reason="SIGNING_KEY_DAMAGED",
+    )

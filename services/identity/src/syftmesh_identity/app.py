@@ -1,0 +1,124 @@
+"""Composition of identity: the only place that builds its adapters."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from mesh.identity.v1 import identity_pb2 as pb
+from mesh.identity.v1 import identity_service_pb2_grpc as grpc_api
+from syftmesh_core.clock import Clock, Random, system_random
+from syftmesh_core.errors import InvalidInput
+from syftmesh_core.principal import is_principal
+from syftmesh_core.text import from_safe_token
+from syftmesh_kit import subject
+from syftmesh_kit.bus import Bus
+from syftmesh_kit.keyset import KeySetPublisher, RevocationPublisher, parse_jwk
+from syftmesh_kit.kv import KvBucket
+from syftmesh_kit.token import TokenIssuer
+from syftmesh_kit.topology import bucket
+
+from syftmesh_identity.adapters.kv_store import open_stores
+from syftmesh_identity.adapters.local_token import LocalTokenFile
+from syftmesh_identity.adapters.revocation import PublishedRevocations
+from syftmesh_identity.adapters.signing_key import SignedAccess, load_or_create
+from syftmesh_identity.domain.enrolment import Enrolment
+from syftmesh_identity.domain.join import JoinTokens
+from syftmesh_identity.domain.login import LocalLogin
+from syftmesh_identity.domain.refresh import Sessions
+from syftmesh_identity.servicer import PUBLIC_METHODS, SERVICE, IdentityServicer, UseCases
+from syftmesh_identity.settings import IdentitySettings
+
+
+class IdentityModule:
+    """Identity as a `syftmesh_kit.server.ServiceModule`; made by `build`."""
+
+    name = "identity"
+    public_methods = PUBLIC_METHODS
+
+    def __init__(self, bus: Bus, servicer: IdentityServicer) -> None:
+        self._bus = bus
+        self._servicer = servicer
+
+    def register(self, server: grpc.aio.Server) -> tuple[str, ...]:
+        """Add the servicer."""
+        grpc_api.add_IdentityServiceServicer_to_server(self._servicer, server)
+        return (SERVICE,)
+
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Nothing runs beside the calls."""
+
+    async def ready(self) -> None:
+        """Return when the state can be reached.
+
+        Raises:
+            Unavailable: The bus does not answer (BUS_UNREACHABLE).
+        """
+        await self._bus.wait_connected(0.5)
+        await self._bus.stream_state(f"KV_{subject.KV_IDENTITY_REFRESH}")
+
+    async def drain(self) -> None:
+        """Nothing to finish beside the calls, which the host waits for."""
+
+
+async def build(
+    settings: IdentitySettings, *, bus: Bus, clock: Clock, random: Random = system_random
+) -> IdentityModule:
+    """Declare the state, publish the key and return the module.
+
+    Raises:
+        InvalidInput: An administrator is no normalised e-mail (SETTING_INVALID).
+        IntegrityFailure: The key file is damaged (SIGNING_KEY_DAMAGED).
+        WrongState: A secret file is open to others (FILE_NOT_PRIVATE).
+        Unavailable: The bus does not answer.
+    """
+    _check(settings)
+    key = await asyncio.to_thread(load_or_create, settings.signing_key_file)
+    local_token = LocalTokenFile(settings.local_token_file)
+    await asyncio.to_thread(local_token.create, random)
+    keys = await bus.ensure_kv(bucket(subject.KV_IDENTITY_KEYS))
+    await KeySetPublisher(keys).publish(key.kid, key.key.public_key())
+    stores = await open_stores(bus, clock)
+    revoked = await bus.ensure_kv(bucket(subject.KV_IDENTITY_REVOKED))
+    revocations = PublishedRevocations(RevocationPublisher(revoked, clock), clock)
+    enrolment = Enrolment(stores, revocations, clock)
+    access = SignedAccess(
+        TokenIssuer(key.key, key.kid, settings.issuer, clock, ttl_s=settings.access_ttl_s, random=random)
+    )
+    sessions = Sessions(stores, enrolment, revocations, access, clock, random, settings.refresh_ttl_s)
+    use_cases = UseCases(
+        stores=stores,
+        enrolment=enrolment,
+        sessions=sessions,
+        local_login=LocalLogin(local_token, enrolment, sessions),
+        join_tokens=JoinTokens(stores, enrolment, sessions, settings.administrators, clock, random),
+        key_set=_KeySet(keys),
+    )
+    return IdentityModule(bus, IdentityServicer(use_cases, settings.issuer, clock))
+
+
+class _KeySet:
+    """The published keys, newest first."""
+
+    def __init__(self, keys: KvBucket) -> None:
+        self._keys = keys
+
+    async def __call__(self) -> list[pb.VerifyingKey]:
+        found: list[tuple[int, str, Ed25519PublicKey]] = []
+        async for entry in self._keys.entries():
+            key = parse_jwk(entry.value or b"")
+            if key is not None:
+                found.append((entry.revision, from_safe_token(entry.key), key))
+        found.sort(key=lambda item: item[0], reverse=True)
+        return [pb.VerifyingKey(key_id=kid, public_key=key.public_bytes_raw()) for _, kid, key in found]
+
+
+def _check(settings: IdentitySettings) -> None:
+    wrong = sorted(name for name in settings.administrators if not is_principal(name))
+    if wrong:
+        raise InvalidInput(
+            f"These administrators are no e-mail addresses in lower case: {', '.join(wrong)}.",
+            reason="SETTING_INVALID",
+            metadata={"variable": "SYFTMESH_IDENTITY_ADMINISTRATORS"},
+        )

@@ -1,0 +1,1 @@
+"""The rules of identity: devices, refresh families, join tokens, sites. No I/O."""

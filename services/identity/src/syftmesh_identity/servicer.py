@@ -1,0 +1,160 @@
+"""The gRPC face of identity: decode, one use case, encode."""
+
+# ruff: noqa: N802, ARG002, D102 - names and texts of RPCs are the protos'
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from mesh.identity.v1 import identity_pb2 as pb
+from mesh.identity.v1 import identity_service_pb2 as rpc
+from mesh.identity.v1 import identity_service_pb2_grpc as grpc_api
+from syftmesh_core.clock import Clock
+from syftmesh_core.errors import Unimplemented
+from syftmesh_kit.caller import current_caller
+
+from syftmesh_identity import convert
+from syftmesh_identity.domain.enrolment import Enrolment
+from syftmesh_identity.domain.join import JoinTokens
+from syftmesh_identity.domain.login import LocalLogin
+from syftmesh_identity.domain.page import page_of
+from syftmesh_identity.domain.ports import Stores
+from syftmesh_identity.domain.refresh import Sessions
+
+SERVICE: Final = "mesh.identity.v1.IdentityService"
+PUBLIC_METHODS: Final = frozenset(
+    f"/{SERVICE}/{name}"
+    for name in (
+        "LoginLocal",
+        "RequestCode",
+        "LoginWithCode",
+        "StartDeviceLogin",
+        "Refresh",
+        "GetKeySet",
+        "RedeemJoinToken",
+    )
+)
+"""Methods by which one gets a token, or learns how tokens are verified: they need none."""
+
+
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    """What the servicer calls."""
+
+    stores: Stores
+    enrolment: Enrolment
+    sessions: Sessions
+    local_login: LocalLogin
+    join_tokens: JoinTokens
+    key_set: Callable[[], Awaitable[list[pb.VerifyingKey]]]
+
+
+class IdentityServicer(grpc_api.IdentityServiceServicer):
+    """Serves `mesh.identity.v1.IdentityService`."""
+
+    def __init__(self, use_cases: UseCases, issuer: str, clock: Clock) -> None:
+        self._use = use_cases
+        self._issuer = issuer
+        self._clock = clock
+
+    async def LoginLocal(self, request: rpc.LoginLocalRequest, context: Any) -> rpc.LoginLocalResponse:
+        pair = await self._use.local_login.login(
+            request.local_token, request.principal, request.device_id, request.label
+        )
+        return rpc.LoginLocalResponse(tokens=convert.token_pair(pair))
+
+    async def RequestCode(self, request: rpc.RequestCodeRequest, context: Any) -> rpc.RequestCodeResponse:
+        _not_built("Login by e-mailed code")
+
+    async def LoginWithCode(
+        self, request: rpc.LoginWithCodeRequest, context: Any
+    ) -> rpc.LoginWithCodeResponse:
+        _not_built("Login by e-mailed code")
+
+    async def StartDeviceLogin(
+        self, request: rpc.StartDeviceLoginRequest, context: Any
+    ) -> rpc.StartDeviceLoginResponse:
+        _not_built("Login by an OIDC provider")
+
+    async def Refresh(self, request: rpc.RefreshRequest, context: Any) -> rpc.RefreshResponse:
+        pair = await self._use.sessions.renew(request.refresh_token)
+        return rpc.RefreshResponse(tokens=convert.token_pair(pair))
+
+    async def Logout(self, request: rpc.LogoutRequest, context: Any) -> rpc.LogoutResponse:
+        current_caller()
+        await self._use.sessions.close(request.refresh_token)
+        return rpc.LogoutResponse()
+
+    async def WhoAmI(self, request: rpc.WhoAmIRequest, context: Any) -> rpc.WhoAmIResponse:
+        caller = current_caller()
+        return rpc.WhoAmIResponse(principal=caller.principal, device_id=caller.device_id, issuer=self._issuer)
+
+    async def GetKeySet(self, request: rpc.GetKeySetRequest, context: Any) -> rpc.GetKeySetResponse:
+        return rpc.GetKeySetResponse(issuer=self._issuer, keys=await self._use.key_set())
+
+    async def ListDevices(self, request: rpc.ListDevicesRequest, context: Any) -> rpc.ListDevicesResponse:
+        devices = await self._use.enrolment.devices_of(current_caller().principal)
+        return rpc.ListDevicesResponse(devices=[convert.device(device) for device in devices])
+
+    async def RevokeDevice(self, request: rpc.RevokeDeviceRequest, context: Any) -> rpc.RevokeDeviceResponse:
+        await self._use.enrolment.revoke(current_caller().principal, request.device_id)
+        return rpc.RevokeDeviceResponse()
+
+    async def CreateJoinToken(
+        self, request: rpc.CreateJoinTokenRequest, context: Any
+    ) -> rpc.CreateJoinTokenResponse:
+        token, secret = await self._use.join_tokens.create(
+            current_caller().principal, request.principal, request.label, request.ttl_seconds
+        )
+        return rpc.CreateJoinTokenResponse(
+            join_token=convert.join_token(token, self._clock.now_ms()), secret=secret
+        )
+
+    async def ListJoinTokens(
+        self, request: rpc.ListJoinTokensRequest, context: Any
+    ) -> rpc.ListJoinTokensResponse:
+        page, following = page_of(
+            await self._use.join_tokens.list(current_caller().principal),
+            lambda token: token.token_id,
+            kind="join-token",
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        now_ms = self._clock.now_ms()
+        return rpc.ListJoinTokensResponse(
+            join_tokens=[convert.join_token(token, now_ms) for token in page], next_page_token=following
+        )
+
+    async def RevokeJoinToken(
+        self, request: rpc.RevokeJoinTokenRequest, context: Any
+    ) -> rpc.RevokeJoinTokenResponse:
+        await self._use.join_tokens.revoke(current_caller().principal, request.token_id)
+        return rpc.RevokeJoinTokenResponse()
+
+    async def RedeemJoinToken(
+        self, request: rpc.RedeemJoinTokenRequest, context: Any
+    ) -> rpc.RedeemJoinTokenResponse:
+        pair = await self._use.join_tokens.redeem(request.secret, request.principal, request.device_id)
+        return rpc.RedeemJoinTokenResponse(tokens=convert.token_pair(pair))
+
+    async def ListSites(self, request: rpc.ListSitesRequest, context: Any) -> rpc.ListSitesResponse:
+        sites = sorted(await self._use.stores.sites.list(), key=lambda site: site.principal)
+        page, following = page_of(
+            sites,
+            lambda site: site.principal,
+            kind="site",
+            page_size=request.page_size,
+            page_token=request.page_token,
+        )
+        return rpc.ListSitesResponse(sites=[convert.site(site) for site in page], next_page_token=following)
+
+    async def RevokePrincipal(
+        self, request: rpc.RevokePrincipalRequest, context: Any
+    ) -> rpc.RevokePrincipalResponse:
+        _not_built("Ending a person")
+
+
+def _not_built(what: str) -> NoReturn:
+    raise Unimplemented(f"{what} comes with the complete identity service. Use a join token, or local login.")
