@@ -64,9 +64,11 @@ async def test_windows_of_one_operation_add_up(hub):
 
 async def test_an_operation_holds_a_thousand_objects_at_most(hub):
     name, caller = operation(), hub.caller(SITE)
+    windows = [[spec(f"{part}-{i}".encode()) for i in range(64)] for part in range(16)]
+    for window in windows[:15]:
+        await hub.upload.run(caller, name, SITE, window)
     with pytest.raises(LimitExceeded) as error:
-        for part in range(16):
-            await hub.upload.run(caller, name, SITE, [spec(f"{part}-{i}".encode()) for i in range(64)])
+        await hub.upload.run(caller, name, SITE, windows[15])
     assert error.value.reason == "TOO_MANY_OBJECTS"
 
 

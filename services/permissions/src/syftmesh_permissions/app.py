@@ -1,0 +1,82 @@
+"""Composition root of the permission service: the only place that builds adapters."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import grpc
+from mesh.permissions.v1 import permissions_service_pb2 as pb
+from mesh.permissions.v1 import permissions_service_pb2_grpc as pb_grpc
+from syftmesh_core.clock import Clock, Random, system_random
+from syftmesh_core.errors import Unavailable
+from syftmesh_kit import subject
+from syftmesh_kit.bus import Bus
+from syftmesh_kit.filelog import FileLog, ObjectReader, StoredRules
+
+from syftmesh_permissions.adapters.rule_log import RuleLog
+from syftmesh_permissions.domain.inquiry import Ask
+from syftmesh_permissions.servicer import PermissionServicer
+from syftmesh_permissions.settings import PermissionsSettings
+
+_MAX_LAG: Final = 10_000
+
+
+class PermissionsModule:
+    """The service as its host sees it (`syftmesh_kit.server.ServiceModule`)."""
+
+    def __init__(self, bus: Bus, log: FileLog, servicer: PermissionServicer) -> None:
+        self._bus = bus
+        self._log = log
+        self._servicer = servicer
+
+    @property
+    def name(self) -> str:
+        """Return the service's name."""
+        return "permissions"
+
+    def register(self, server: grpc.aio.Server) -> tuple[str, ...]:
+        """Add the servicer and return its full name."""
+        pb_grpc.add_PermissionServiceServicer_to_server(self._servicer, server)
+        return (pb.DESCRIPTOR.services_by_name["PermissionService"].full_name,)
+
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin to read the file log; `ready` says when it is read. The stream is the sync service's."""
+        tasks.create_task(self._log.run())
+
+    async def ready(self) -> None:
+        """Return when the log was read, the model keeps up and the bus answers.
+
+        Raises:
+            Unavailable: Not yet, or not now.
+        """
+        self._log.check()
+        state = await self._bus.stream_state(subject.FILES)
+        if state.last_sequence - self._log.position.sequence > _MAX_LAG:
+            raise Unavailable("The read model is behind the log.", reason="LOG_BEHIND")
+
+    async def drain(self) -> None:
+        """Do nothing: the service only answers."""
+
+
+async def build(
+    settings: PermissionsSettings,
+    *,
+    bus: Bus,
+    object_store: ObjectReader,
+    clock: Clock,
+    random: Random = system_random,
+) -> PermissionsModule:
+    """Return the service with its adapters; nothing is asked of bus or store before it is started.
+
+    Args:
+        settings: Settings; those of connections have been used by the caller already.
+        bus: The message bus.
+        object_store: The object store, for the content of rule files.
+        clock: Time.
+        random: Randomness; nothing here needs any.
+    """
+    del settings, random
+    log = FileLog(bus, StoredRules(object_store))
+    rules = RuleLog(log)
+    return PermissionsModule(bus, log, PermissionServicer(Ask(rules, clock), rules))

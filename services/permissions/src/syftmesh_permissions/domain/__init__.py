@@ -1,0 +1,1 @@
+"""What the permission service decides beyond the engine: who may ask what, and how much an answer shows."""

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from mesh.common.v1 import common_pb2
+from mesh.permissions.v1 import permissions_pb2, permissions_service_pb2
+from syftmesh_core.errors import InvalidInput, PermissionDenied, Unavailable, Unimplemented, WrongState
+from syftmesh_core.permission.parse import parse_ruleset
+from syftmesh_core.permission.ruleset import Level
+from syftmesh_core.permission.tree import RuleTree
+from syftmesh_kit.caller import Caller, bind_caller
+from syftmesh_permissions.domain.consistency import Token
+from syftmesh_permissions.domain.inquiry import NOT_ALLOWED, Ask, Inquiry
+from syftmesh_permissions.servicer import PermissionServicer
+
+SITE = "alice@site.example"
+BOB = "bob@x.example"
+CAROL = "carol@x.example"
+EVE = "eve@evil.example"
+NOW_MS = 1_800_000_000_000
+
+HIDDEN = b"""
+rules:
+  - pattern: "data/**"
+    access: {read: [bob@x.example], admin: [carol@x.example]}
+    expires: 2027-02-01T00:00:00Z
+"""
+SHOWN = b"""
+rules:
+  - pattern: "**"
+    access: {read: ["*"], create: [USER]}
+    limits: {maxFileSize: 10}
+"""
+
+
+class Clock:
+    def now_ms(self) -> int:
+        return NOW_MS
+
+    def monotonic_s(self) -> float:
+        return 0.0
+
+
+class Model:
+    """Rules at a point of the log that a test moves."""
+
+    def __init__(self) -> None:
+        self.at = Token(3, 10)
+        self.trees = {
+            SITE: RuleTree.build(
+                SITE, [((), parse_ruleset(HIDDEN), 1), (("public",), parse_ruleset(SHOWN), 1)]
+            )
+        }
+        self.loading = False
+        self.reaches = 10
+
+    def tree(self, site: str) -> RuleTree:
+        if self.loading:
+            raise Unavailable("", reason="LOG_LOADING")
+        return self.trees.get(site) or RuleTree(site)
+
+    def token(self) -> Token:
+        return self.at
+
+    async def wait_for(self, sequence: int, timeout_s: float) -> bool:
+        await asyncio.sleep(0)
+        self.at = Token(self.at.epoch, max(self.at.sequence, min(sequence, self.reaches)))
+        return self.at.sequence >= sequence
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture
+def ask(model) -> Ask:
+    return Ask(model, Clock())
+
+
+@pytest.fixture
+def servicer(ask, model) -> PermissionServicer:
+    return PermissionServicer(ask, model)
+
+
+def test_the_owner_has_every_right(ask):
+    answer = ask.run(SITE, Inquiry(f"{SITE}/any/where", Level.ADMIN))
+    assert (answer.allowed, answer.reason) == (True, "OWNER")
+
+
+def test_a_reader_is_allowed_and_does_not_learn_the_hidden_rule(ask):
+    answer = ask.run(BOB, Inquiry(f"{SITE}/data/x", Level.READ))
+    assert (answer.allowed, answer.rule, answer.governing_file) == (True, None, "")
+
+
+def test_an_admin_learns_the_rule_and_its_line(ask):
+    answer = ask.run(CAROL, Inquiry(f"{SITE}/data/x", Level.WRITE))
+    assert answer.allowed
+    assert (answer.rule.file, answer.rule.line, answer.rule.pattern) == (
+        f"{SITE}/syft.pub.yaml",
+        3,
+        "data/**",
+    )
+
+
+@pytest.mark.parametrize("path", [f"{SITE}/data/x", f"{SITE}/none/x", "nobody@x.example/a", f"{SITE}/data/"])
+def test_who_may_not_know_of_a_path_gets_one_answer(ask, path):
+    answer = ask.run(EVE, Inquiry(path, Level.READ))
+    assert (answer.allowed, answer.reason, answer.rule, answer.governing_file) == (
+        False,
+        NOT_ALLOWED,
+        None,
+        "",
+    )
+    assert answer.needed == "A rule of the owner that grants read on this path."
+
+
+def test_readable_rules_are_explained(ask):
+    answer = ask.run(EVE, Inquiry(f"{SITE}/public/x", Level.WRITE))
+    assert (answer.allowed, answer.reason) == (False, "NOT_LISTED")
+    assert answer.governing_file == f"{SITE}/public/syft.pub.yaml"
+    assert "write" in answer.needed
+
+
+def test_a_size_above_the_limit_is_denied(ask):
+    assert ask.run(EVE, Inquiry(f"{SITE}/public/x", Level.CREATE, size_bytes=10)).allowed
+    answer = ask.run(EVE, Inquiry(f"{SITE}/public/x", Level.CREATE, size_bytes=11))
+    assert answer.reason == "LIMIT_FILE_SIZE"
+
+
+def test_a_moment_may_be_given(ask):
+    later = Inquiry(f"{SITE}/data/x", Level.READ, requester=BOB, at_ms=NOW_MS + 40 * 86_400_000)
+    answer = ask.run(SITE, later)
+    assert (answer.allowed, answer.reason) == (False, "EXPIRED")
+
+
+@pytest.mark.parametrize("requester", [BOB, "guest", ""])
+def test_only_an_admin_of_the_path_asks_about_others(ask, requester):
+    question = Inquiry(f"{SITE}/data/x", Level.READ, requester=requester)
+    for caller in (EVE, "", "guest"):
+        if caller != requester:
+            with pytest.raises(PermissionDenied):
+                ask.run(caller, question)
+    assert ask.run(SITE, question).allowed == (requester == BOB)
+    assert ask.run(CAROL, question).allowed == (requester == BOB)
+
+
+def test_an_admin_of_one_directory_is_none_of_another(ask):
+    with pytest.raises(PermissionDenied):
+        ask.run(CAROL, Inquiry(f"{SITE}/other/x", Level.READ, requester=BOB))
+
+
+def test_the_moment_of_a_question_gives_no_admin_right_that_has_expired(ask, model):
+    expired = HIDDEN.replace(b"2027-02-01", b"2020-02-01")
+    model.trees[SITE] = RuleTree.build(SITE, [((), parse_ruleset(expired), 1)])
+    with pytest.raises(PermissionDenied):
+        ask.run(CAROL, Inquiry(f"{SITE}/data/x", Level.READ, requester=BOB, at_ms=0))
+
+
+@pytest.mark.parametrize("path", ["", "a", f"{SITE}//x", f"{SITE}/../x", f"{SITE}/x//", f"{SITE}/\u202e"])
+def test_a_malformed_path_is_refused(ask, path):
+    with pytest.raises(InvalidInput) as refused:
+        ask.run(SITE, Inquiry(path, Level.READ))
+    assert refused.value.reason == "PATH_INVALID"
+
+
+def test_a_name_that_looks_like_a_rule_file_is_refused_for_writing(ask):
+    with pytest.raises(InvalidInput):
+        ask.run(SITE, Inquiry(f"{SITE}/SYFT.PUB.YAML", Level.CREATE))
+
+
+def test_a_malformed_requester_is_refused(ask):
+    with pytest.raises(InvalidInput) as refused:
+        ask.run(SITE, Inquiry(f"{SITE}/x", Level.READ, requester="*@x.example"))
+    assert refused.value.reason == "PRINCIPAL_INVALID"
+
+
+def check(caller: str, kind: str = "user", *, at_least=None, **question):
+    bind_caller(Caller(caller, "d", "t", kind))
+    values = {"path": f"{SITE}/data/x", "level": permissions_pb2.LEVEL_READ} | question
+    return permissions_service_pb2.CheckPermissionRequest(
+        question=permissions_pb2.Question(**values),
+        at_least=None
+        if at_least is None
+        else common_pb2.ConsistencyToken(epoch=at_least[0], sequence=at_least[1]),
+    )
+
+
+async def test_every_answer_carries_a_token(servicer):
+    reply = await servicer.CheckPermission(check(BOB), None)
+    assert reply.decision.allowed
+    assert (reply.decision.token.epoch, reply.decision.token.sequence) == (3, 10)
+
+
+async def test_an_answer_waits_for_the_point_demanded(servicer, model):
+    model.reaches = 20
+    reply = await servicer.CheckPermission(check(BOB, at_least=(3, 12)), None)
+    assert reply.decision.token.sequence == 12
+
+
+async def test_a_replica_that_is_behind_says_so(servicer):
+    with pytest.raises(Unavailable) as behind:
+        await servicer.CheckPermission(check(BOB, at_least=(3, 11)), None)
+    assert behind.value.reason == "BEHIND"
+
+
+async def test_a_token_of_another_epoch_is_refused(servicer):
+    with pytest.raises(WrongState):
+        await servicer.CheckPermission(check(BOB, at_least=(2, 1)), None)
+
+
+async def test_an_unset_level_is_refused(servicer):
+    with pytest.raises(InvalidInput) as refused:
+        await servicer.CheckPermission(check(BOB, level=0), None)
+    assert refused.value.reason == "LEVEL_INVALID"
+
+
+async def test_a_moment_outside_of_time_is_refused(servicer):
+    with pytest.raises(InvalidInput) as refused:
+        await servicer.CheckPermission(check(SITE, at_unix_ms=-1), None)
+    assert refused.value.reason == "TIME_INVALID"
+
+
+async def test_a_service_has_no_rights_of_its_own(servicer):
+    reply = await servicer.CheckPermission(check(SITE, "service"), None)
+    assert not reply.decision.allowed
+
+
+async def test_nothing_is_answered_before_the_log_is_read(servicer, model):
+    model.loading = True
+    with pytest.raises(Unavailable):
+        await servicer.CheckPermission(check(SITE), None)
+
+
+async def test_explain_names_file_line_and_what_is_needed(servicer):
+    request = check(CAROL, path=f"{SITE}/public/x", level=permissions_pb2.LEVEL_ADMIN)
+    reply = await servicer.ExplainPermission(
+        permissions_service_pb2.ExplainPermissionRequest(question=request.question), None
+    )
+    assert reply.governing_file == f"{SITE}/public/syft.pub.yaml"
+    assert reply.decision.rule.line == 3
+    assert reply.needed
+
+
+async def test_what_is_not_built_says_so(servicer):
+    with pytest.raises(Unimplemented):
+        await servicer.BatchCheckPermissions(permissions_service_pb2.BatchCheckPermissionsRequest(), None)
+    with pytest.raises(Unimplemented):
+        await anext(servicer.WatchPermissions(permissions_service_pb2.WatchPermissionsRequest(), None))
