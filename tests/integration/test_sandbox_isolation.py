@@ -21,6 +21,7 @@ import pytest
 from syftmesh_core.errors import Unavailable, WrongState
 from syftmesh_executor import EndReason, Limits, RunSpec, Runtime, SandboxExecutor, battery
 from syftmesh_executor.cgroup import PREFIX, find_tree
+from syftmesh_executor.orphan import end_orphans, mark_of
 
 MIB = 1 << 20
 MakeSpec = Callable[..., RunSpec]
@@ -99,7 +100,8 @@ async def test_the_probe_fails_in_a_weaker_sandbox(tmp_path: Path, weakness: str
     failed = {check.name for check in report.failures}
     # A fault of the stand-in itself must not pass for a finding of the probe.
     assert expected <= failed, report.failures
-    assert "fds" not in failed
+    # Left out, the filter's own descriptor stays open.
+    assert "fds" not in failed or weakness == "filter"
     assert report.passed is (not expected)
     if expected:
         with pytest.raises(WrongState):
@@ -365,7 +367,8 @@ async def test_killing_the_runner_at_any_moment_of_a_start_leaves_no_process(
     tmp_path: Path, make_spec: MakeSpec
 ) -> None:
     spec = make_spec("import time\ntime.sleep(600)\n")
-    for delay_s in (0.001, 0.003, 0.006, 0.01, 0.02):
+    runners = []
+    for delay_s in (0.0, 0.002, 0.004, 0.005, 0.006, 0.008, 0.01, 0.02):
         child = await asyncio.create_subprocess_exec(
             sys.executable, *driver_arguments(tmp_path, spec), stdout=asyncio.subprocess.PIPE
         )
@@ -375,8 +378,60 @@ async def test_killing_the_runner_at_any_moment_of_a_start_leaves_no_process(
         family = descendants(child.pid)
         child.send_signal(signal.SIGKILL)
         await child.wait()
-        await until(partial(all_gone, family))
+        runners.append(child.pid)
         await until(lambda: not sandboxes_of(spec.code_dir))
+        await until(partial(all_gone, [pid for pid in family if not waits_at_the_door(pid)]))
+    # The next runner ends what was caught before bubblewrap could tie itself to its parent.
+    await SandboxExecutor().probe()
+    await until(lambda: not any(marked(pid) for pid in runners))
+
+
+async def test_sandboxes_of_a_dead_runner_are_ended_and_those_of_a_living_one_are_not() -> None:
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await gone.wait()
+    read, write = os.pipe()
+    orphan, mine = await held_sandbox(read, gone.pid), await held_sandbox(read, os.getpid())
+    try:
+        assert end_orphans() >= 1
+        assert await orphan.wait() == -signal.SIGKILL
+        assert mine.returncode is None
+    finally:
+        os.close(write)
+        os.close(read)
+        await mine.wait()
+
+
+async def held_sandbox(block_fd: int, runner: int) -> asyncio.subprocess.Process:
+    """A real bubblewrap that waits, with the command line of a runner's sandbox."""
+    options = os.memfd_create("options")
+    words = ["--ro-bind", "/", "/", "--block-fd", str(block_fd)]
+    os.write(options, b"".join(word.encode() + b"\0" for word in words))
+    os.lseek(options, 0, os.SEEK_SET)
+    command = ["bwrap", "--args", str(options), "--", "/bin/sh", "-c", "exit 0", mark_of(runner), "python"]
+    try:
+        return await asyncio.create_subprocess_exec(*command, pass_fds=(options, block_fd))
+    finally:
+        os.close(options)
+
+
+def marked(runner: int) -> list[int]:
+    """Sandboxes that say they belong to a runner."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and mark_of(runner).encode() in (entry / "cmdline").read_bytes().split(
+                b"\0"
+            ):
+                found.append(int(entry.name))
+    return found
+
+
+def waits_at_the_door(pid: int) -> bool:
+    """Whether a process is a sandbox's that lost its outer process before any mount was made."""
+    with contextlib.suppress(OSError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        return "\nPPid:\t1\n" in status and "bwrap" in status
+    return False
 
 
 def all_gone(pids: list[int]) -> bool:

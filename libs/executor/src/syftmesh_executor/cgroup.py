@@ -89,6 +89,8 @@ class GroupTree:
         group = ControlGroup(self.memory / name, self.pids / name)
         try:
             for folder in group.folders:
+                # A killed runner of the same number, as in a container, may have left one of this name.
+                _remove_folder(folder)
                 folder.mkdir()
         except OSError as error:
             group.remove()

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from syftmesh_executor import descriptor
 from syftmesh_executor.capture import CappedLog, LogReader
+from syftmesh_executor.orphan import mark_of
 
 SETUP_TIMEOUT_S = 15.0
 _MAX_INFO_BYTES = 4096
@@ -179,7 +180,7 @@ class Launcher:
                     "/bin/sh",
                     "-c",
                     _GATE,
-                    "job",
+                    mark_of(os.getpid()),
                     *command,
                 ],
                 stdin=gate_read,

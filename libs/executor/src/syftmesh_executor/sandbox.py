@@ -17,6 +17,7 @@ from syftmesh_executor.cgroup import ControlGroup, GroupTree
 from syftmesh_executor.launch import Launcher, LaunchError, Sandbox
 from syftmesh_executor.limit import LimitPlan, plan_limits
 from syftmesh_executor.mount import check_spec, job_environment, sandbox_arguments
+from syftmesh_executor.orphan import end_orphans
 from syftmesh_executor.output import OutputTooLargeError, collect_output
 from syftmesh_executor.port import EndReason, Finding, OutputFile, ProbeReport, RunOutcome, RunSpec
 from syftmesh_executor.probe import probe_isolation
@@ -105,6 +106,7 @@ class SandboxExecutor:
                 reason="SANDBOX_MISSING",
                 hint=INSTALL_HINT,
             )
+        end_orphans()
         limits = plan_limits(self._group_tree)
         if limits.tree:
             limits.tree.sweep()
