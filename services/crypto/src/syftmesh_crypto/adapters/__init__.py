@@ -1,0 +1,1 @@
+"""Adapters of the key directory: the key log and its journal."""
