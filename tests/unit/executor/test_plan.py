@@ -179,6 +179,12 @@ def test_only_groups_of_dead_runners_are_swept(tmp_path: Path) -> None:
     assert sorted(names(tmp_path)) == ["other-10-a", "syftmesh-11-b", "syftmesh-x-c"]
 
 
+def test_an_empty_group_of_the_same_name_is_taken_over(tmp_path: Path) -> None:
+    tree = GroupTree(tmp_path, tmp_path, owner_pid=5)
+    assert tree.create("run").memory == tree.create("run").memory
+    assert names(tmp_path) == ["syftmesh-5-run"]
+
+
 def test_a_group_in_use_is_tried_again_and_then_left(tmp_path: Path) -> None:
     group = GroupTree(tmp_path, tmp_path, owner_pid=5).create("run")
     (group.memory / "busy").mkdir()
