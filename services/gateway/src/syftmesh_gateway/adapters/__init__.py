@@ -1,0 +1,1 @@
+"""Adapters of the gateway: HTTP server, object store proxy, gRPC forwarder, probes."""

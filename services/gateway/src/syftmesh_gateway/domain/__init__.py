@@ -1,0 +1,1 @@
+"""What the gateway lets pass. No I/O."""

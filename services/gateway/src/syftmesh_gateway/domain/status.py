@@ -1,0 +1,89 @@
+"""What the gateway says about itself: the state of what it depends on, its addresses, its page."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+_STYLE: Final = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;color:#1b1f24;"
+    "background:#fff}table{border-collapse:collapse}td{padding:.2rem 1.5rem .2rem 0}"
+    ".ok{color:#0a6b2d}.no{color:#a40e26;font-weight:600}code{background:#f3f4f6;padding:.1rem .3rem}"
+)
+STYLE_SOURCE: Final = f"'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+"""Content-Security-Policy source of the page's only style sheet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """What ``/.well-known/syftmesh.json`` says.
+
+    Attributes:
+        issuer: Issuer of access tokens.
+        grpc: ``host:port`` of the gRPC services.
+        grpc_tls: Whether that port speaks TLS.
+        flower: Address of Flower's services, None until they are there.
+        version: Version of this hub.
+    """
+
+    issuer: str
+    grpc: str
+    grpc_tls: bool
+    flower: str | None
+    version: str
+
+    def document(self) -> dict[str, object]:
+        """Return the document, its keys stable."""
+        return {
+            "issuer": self.issuer,
+            "grpc": self.grpc,
+            "grpc_tls": self.grpc_tls,
+            "flower": self.flower,
+            "version": self.version,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Which of the things the gateway depends on are ready, by name."""
+
+    parts: Mapping[str, bool]
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether all of them are."""
+        return all(self.parts.values())
+
+    def document(self) -> dict[str, object]:
+        """Return the document of ``/healthz``."""
+        words = {True: "serving", False: "not_serving"}
+        return {
+            "status": words[self.is_ready],
+            "parts": {name: words[ready] for name, ready in sorted(self.parts.items())},
+        }
+
+
+def page(addresses: Addresses, health: Health) -> str:
+    """Return the HTML page of ``/``: what this is, and whether it works."""
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td class={'ok' if ready else 'no'}>"
+        f"{'ready' if ready else 'not ready'}</td></tr>"
+        for name, ready in sorted(health.parts.items())
+    )
+    version, grpc = html.escape(addresses.version), html.escape(addresses.grpc)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>SyftMesh hub</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<style>{_STYLE}</style></head><body><h1>SyftMesh hub</h1>"
+        "<p>This hub connects people who hold private data with people who want to learn from it. The data "
+        "stays with its owner: what passes here is sealed, and the hub cannot read it.</p>"
+        f"<p>Version {version}, gRPC at <code>{grpc}</code>. Log in with "
+        "<code>syftmesh login --server ADDRESS-OF-THIS-PAGE</code>.</p>"
+        f"<h2>Services</h2><table>{rows}</table>"
+        '<p><a href="/healthz">State as JSON</a>, '
+        '<a href="/.well-known/syftmesh.json">addresses as JSON</a></p></body></html>'
+    )
