@@ -82,7 +82,7 @@ class KeyDirectoryServicer(grpc_api.KeyDirectoryServiceServicer):
     async def GetEntries(self, request: rpc.GetEntriesRequest, context: Any) -> rpc.GetEntriesResponse:
         _not_built("The verifiable log comes")
 
-    async def WatchKeys(self, request: rpc.WatchKeysRequest, context: Any) -> Any:
+    def WatchKeys(self, request: rpc.WatchKeysRequest, context: Any) -> Any:
         _not_built("Watching keys comes")
 
 
