@@ -69,6 +69,15 @@ class VerifiedRecord:
     sequence: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """What a new record replaces: revision and digest of the newest one, and whether that is a tombstone."""
+
+    revision: int
+    digest: bytes = field(repr=False)
+    deleted: bool
+
+
 class RecordVerifier:
     """Verifies records.
 
@@ -99,6 +108,25 @@ class RecordVerifier:
         digest = record_digest(signed)
         self._memory.note(str(path), record.revision, digest, live=not record.deleted)
         return VerifiedRecord(path, record, content, signed, digest, device, keys.root, entry.sequence)
+
+    async def replaced(self, entry: sync_pb2.FileEntry, path: MeshPath) -> Replaced:
+        """Return what a new record of `path` has to name as its predecessor.
+
+        A file whose signing device was removed meanwhile can be replaced, though not read.
+
+        Raises:
+            IntegrityFailure: As `verify`, but for RECORD_SIGNER_UNKNOWN.
+        """
+        try:
+            verified = await self.verify(entry, path)
+        except IntegrityFailure as error:
+            if error.reason != "RECORD_SIGNER_UNKNOWN":
+                raise
+            message = entry.record
+            signed = SignedRecord(message.record, message.content, message.signature)
+            record, _ = parse_record(signed)
+            return Replaced(record.revision, record_digest(signed), record.deleted)
+        return Replaced(verified.record.revision, verified.digest, verified.record.deleted)
 
     def note(self, path: MeshPath, signed: SignedRecord) -> None:
         """Remember a record of one's own that the hub has acknowledged."""
