@@ -19,6 +19,7 @@ TRIES: Final = 4
 _FIRST_PAUSE_S: Final = 0.1
 _HEADERS: Final = frozenset({"content-length", "content-type", "if-none-match"})
 _HEADER_PREFIX: Final = "x-amz-"
+_AS_IT_IS: Final = {"accept-encoding": "identity"}
 _SCHEMES: Final = ("http://", "https://")
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -85,7 +86,9 @@ class Transfer:
 
         async def once() -> bytes:
             body = bytearray()
-            async with self._http.stream("GET", _checked(url), follow_redirects=False) as answer:
+            async with self._http.stream(
+                "GET", _checked(url), headers=_AS_IT_IS, follow_redirects=False
+            ) as answer:
                 _check_get(answer.status_code)
                 async for part in answer.aiter_raw():
                     self._traffic.add_received(TrafficKind.OBJECT, len(part))
