@@ -29,7 +29,7 @@ class HubSession:
 
     Every stub raises the classes of `syftmesh_core.errors`. Unary calls have a deadline (30 s unless said),
     idempotent ones are tried again while the hub is away for a moment, and a call whose token was refused is
-    made again with a new one. Streams are the caller's to reconnect. The session outlives restarts of the hub.
+    made again with a new one. Streams are the caller's to reconnect. A restart of the hub does no harm.
 
     Args:
         address: gRPC address, ``host:port`` or ``unix:<path>``.

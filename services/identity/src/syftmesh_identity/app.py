@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any, Final
 
 import grpc
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mesh.identity.v1 import identity_pb2 as pb
 from mesh.identity.v1 import identity_service_pb2_grpc as grpc_api
 from syftmesh_core.clock import Clock, Random, system_random
-from syftmesh_core.errors import InvalidInput
+from syftmesh_core.errors import InvalidInput, MeshError, Unavailable
 from syftmesh_core.principal import is_principal
 from syftmesh_core.text import from_safe_token
 from syftmesh_kit import subject
@@ -17,12 +19,11 @@ from syftmesh_kit.bus import Bus
 from syftmesh_kit.keyset import KeySetPublisher, RevocationPublisher, parse_jwk
 from syftmesh_kit.kv import KvBucket
 from syftmesh_kit.token import TokenIssuer
-from syftmesh_kit.topology import bucket
 
-from syftmesh_identity.adapters.kv_store import open_stores
+from syftmesh_identity.adapters.kv_store import declare, stores_on
 from syftmesh_identity.adapters.local_token import LocalTokenFile
 from syftmesh_identity.adapters.revocation import PublishedRevocations
-from syftmesh_identity.adapters.signing_key import SignedAccess, load_or_create
+from syftmesh_identity.adapters.signing_key import SignedAccess, SigningKey, load_or_create
 from syftmesh_identity.domain.enrolment import Enrolment
 from syftmesh_identity.domain.join import JoinTokens
 from syftmesh_identity.domain.login import LocalLogin
@@ -30,58 +31,83 @@ from syftmesh_identity.domain.refresh import Sessions
 from syftmesh_identity.servicer import PUBLIC_METHODS, SERVICE, IdentityServicer, UseCases
 from syftmesh_identity.settings import IdentitySettings
 
+_RETRY_S: Final = 0.5
+
+_log: Any = structlog.get_logger("syftmesh.identity")
+
 
 class IdentityModule:
     """Identity as a `syftmesh_kit.server.ServiceModule`; made by `build`."""
 
-    name = "identity"
     public_methods = PUBLIC_METHODS
 
-    def __init__(self, bus: Bus, servicer: IdentityServicer) -> None:
+    def __init__(
+        self, bus: Bus, servicer: IdentityServicer, publisher: KeySetPublisher, key: SigningKey
+    ) -> None:
         self._bus = bus
         self._servicer = servicer
+        self._publisher = publisher
+        self._key = key
+        self._prepared = False
+
+    @property
+    def name(self) -> str:
+        """Return the service's name."""
+        return "identity"
 
     def register(self, server: grpc.aio.Server) -> tuple[str, ...]:
-        """Add the servicer."""
+        """Add the servicer and return its full name."""
         grpc_api.add_IdentityServiceServicer_to_server(self._servicer, server)
         return (SERVICE,)
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Nothing runs beside the calls."""
+        """Begin to declare the state and to publish the key; `ready` says when that is done."""
+        tasks.create_task(self._prepare())
 
     async def ready(self) -> None:
-        """Return when the state can be reached.
+        """Return when tokens can be given out.
 
         Raises:
-            Unavailable: The bus does not answer (BUS_UNREACHABLE).
+            Unavailable: Not yet (STARTING), or the bus does not answer.
         """
-        await self._bus.wait_connected(0.5)
+        if not self._prepared:
+            raise Unavailable("The state of identity is being declared.", reason="STARTING")
         await self._bus.stream_state(f"KV_{subject.KV_IDENTITY_REFRESH}")
 
     async def drain(self) -> None:
-        """Nothing to finish beside the calls, which the host waits for."""
+        """Do nothing: the host waits for the calls, and nothing runs beside them."""
+
+    async def _prepare(self) -> None:
+        while not self._prepared:
+            try:
+                await declare(self._bus)
+                await self._publisher.publish(self._key.kid, self._key.key.public_key())
+            except MeshError as error:
+                _log.warning("identity.waiting", reason=error.reason)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            self._prepared = True
 
 
 async def build(
     settings: IdentitySettings, *, bus: Bus, clock: Clock, random: Random = system_random
 ) -> IdentityModule:
-    """Declare the state, publish the key and return the module.
+    """Return the service with its adapters; nothing is asked of the bus before it is started.
+
+    Key and local token files are made when they are missing.
 
     Raises:
         InvalidInput: An administrator is no normalised e-mail (SETTING_INVALID).
         IntegrityFailure: The key file is damaged (SIGNING_KEY_DAMAGED).
         WrongState: A secret file is open to others (FILE_NOT_PRIVATE).
-        Unavailable: The bus does not answer.
     """
     _check(settings)
     key = await asyncio.to_thread(load_or_create, settings.signing_key_file)
     local_token = LocalTokenFile(settings.local_token_file)
     await asyncio.to_thread(local_token.create, random)
-    keys = await bus.ensure_kv(bucket(subject.KV_IDENTITY_KEYS))
-    await KeySetPublisher(keys).publish(key.kid, key.key.public_key())
-    stores = await open_stores(bus, clock)
-    revoked = await bus.ensure_kv(bucket(subject.KV_IDENTITY_REVOKED))
-    revocations = PublishedRevocations(RevocationPublisher(revoked, clock), clock)
+    keys, stores = bus.kv(subject.KV_IDENTITY_KEYS), stores_on(bus, clock)
+    revoked = RevocationPublisher(bus.kv(subject.KV_IDENTITY_REVOKED), clock)
+    revocations = PublishedRevocations(revoked, clock)
     enrolment = Enrolment(stores, revocations, clock)
     access = SignedAccess(
         TokenIssuer(key.key, key.kid, settings.issuer, clock, ttl_s=settings.access_ttl_s, random=random)
@@ -95,7 +121,8 @@ async def build(
         join_tokens=JoinTokens(stores, enrolment, sessions, settings.administrators, clock, random),
         key_set=_KeySet(keys),
     )
-    return IdentityModule(bus, IdentityServicer(use_cases, settings.issuer, clock))
+    servicer = IdentityServicer(use_cases, settings.issuer, clock)
+    return IdentityModule(bus, servicer, KeySetPublisher(keys), key)
 
 
 class _KeySet:

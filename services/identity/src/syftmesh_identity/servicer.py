@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 from mesh.identity.v1 import identity_pb2 as pb
 from mesh.identity.v1 import identity_service_pb2 as rpc
 from mesh.identity.v1 import identity_service_pb2_grpc as grpc_api
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import Unimplemented
-from syftmesh_kit.caller import current_caller
+from syftmesh_kit.caller import current_caller, optional_caller
 
 from syftmesh_identity import convert
 from syftmesh_identity.domain.enrolment import Enrolment
@@ -37,6 +38,12 @@ PUBLIC_METHODS: Final = frozenset(
     )
 )
 """Methods by which one gets a token, or learns how tokens are verified: they need none."""
+
+
+_OWN_END_S: Final = 0.25
+"""Longest wait for one's own revocation to come back from the bus, in seconds; it takes milliseconds."""
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +86,12 @@ class IdentityServicer(grpc_api.IdentityServiceServicer):
         _not_built("Login by an OIDC provider")
 
     async def Refresh(self, request: rpc.RefreshRequest, context: Any) -> rpc.RefreshResponse:
-        pair = await self._use.sessions.renew(request.refresh_token)
+        pair = await _past_own_end(self._use.sessions.renew(request.refresh_token), ends_caller=False)
         return rpc.RefreshResponse(tokens=convert.token_pair(pair))
 
     async def Logout(self, request: rpc.LogoutRequest, context: Any) -> rpc.LogoutResponse:
         current_caller()
-        await self._use.sessions.close(request.refresh_token)
+        await _past_own_end(self._use.sessions.close(request.refresh_token), ends_caller=True)
         return rpc.LogoutResponse()
 
     async def WhoAmI(self, request: rpc.WhoAmIRequest, context: Any) -> rpc.WhoAmIResponse:
@@ -99,7 +106,9 @@ class IdentityServicer(grpc_api.IdentityServiceServicer):
         return rpc.ListDevicesResponse(devices=[convert.device(device) for device in devices])
 
     async def RevokeDevice(self, request: rpc.RevokeDeviceRequest, context: Any) -> rpc.RevokeDeviceResponse:
-        await self._use.enrolment.revoke(current_caller().principal, request.device_id)
+        caller = current_caller()
+        work = self._use.enrolment.revoke(caller.principal, request.device_id)
+        await _past_own_end(work, ends_caller=request.device_id == caller.device_id)
         return rpc.RevokeDeviceResponse()
 
     async def CreateJoinToken(
@@ -154,6 +163,24 @@ class IdentityServicer(grpc_api.IdentityServiceServicer):
         self, request: rpc.RevokePrincipalRequest, context: Any
     ) -> rpc.RevokePrincipalResponse:
         _not_built("Ending a person")
+
+
+async def _past_own_end(work: Coroutine[Any, Any, Result], *, ends_caller: bool) -> Result:
+    """Return the result of `work`, which may revoke the very token that the call was made with.
+
+    The server's interceptor ends open calls of revoked tokens: without this, whoever logs out would be told
+    that the token was revoked. The end of this call is waited for, so that it does not hit the answer.
+    """
+    task, inner = asyncio.current_task(), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({inner})
+        if optional_caller() is not None and (ends_caller or inner.exception() is not None):
+            await asyncio.sleep(_OWN_END_S)
+    except asyncio.CancelledError:
+        if task is not None:
+            task.uncancel()
+        await asyncio.wait({inner})  # begun work is finished, also when the caller is gone
+    return inner.result()
 
 
 def _not_built(what: str) -> NoReturn:

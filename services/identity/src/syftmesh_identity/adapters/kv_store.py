@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import Conflict
@@ -20,7 +20,17 @@ from syftmesh_identity.domain.ports import RecordStore
 
 Record = TypeVar("Record")
 
-KEPT_S = 7 * 24 * 3600
+BUCKETS: Final = (
+    subject.KV_IDENTITY_KEYS,
+    subject.KV_IDENTITY_REVOKED,
+    subject.KV_IDENTITY_DEVICE,
+    subject.KV_IDENTITY_PRINCIPAL,
+    subject.KV_IDENTITY_REFRESH,
+    subject.KV_IDENTITY_JOIN,
+    subject.KV_IDENTITY_SITE,
+)
+
+KEPT_S: Final = 7 * 24 * 3600
 """Seconds that a refresh family or join token is kept after its end, for lists and for telling reuse."""
 
 
@@ -96,29 +106,29 @@ class KvStores:
     sites: KvRecords[Site]
 
 
-async def open_stores(bus: Bus, clock: Clock) -> KvStores:
-    """Declare the buckets and return the stores in them.
+def stores_on(bus: Bus, clock: Clock) -> KvStores:
+    """Return the stores; `declare` makes their buckets."""
+    return KvStores(
+        devices=KvRecords(bus.kv(subject.KV_IDENTITY_DEVICE), codec.DEVICES, clock),
+        accounts=KvRecords(bus.kv(subject.KV_IDENTITY_PRINCIPAL), codec.ACCOUNTS, clock),
+        families=KvRecords(
+            bus.kv(subject.KV_IDENTITY_REFRESH), codec.FAMILIES, clock, lambda family: family.expires_ms
+        ),
+        join_tokens=KvRecords(
+            bus.kv(subject.KV_IDENTITY_JOIN), codec.JOIN_TOKENS, clock, lambda token: token.expires_ms
+        ),
+        sites=KvRecords(bus.kv(subject.KV_IDENTITY_SITE), codec.SITES, clock),
+    )
+
+
+async def declare(bus: Bus) -> None:
+    """Declare every bucket of identity, those of keys and revocations too.
 
     Raises:
         Unavailable: The bus does not answer.
     """
-    return KvStores(
-        devices=KvRecords(await bus.ensure_kv(bucket(subject.KV_IDENTITY_DEVICE)), codec.DEVICES, clock),
-        accounts=KvRecords(await bus.ensure_kv(bucket(subject.KV_IDENTITY_PRINCIPAL)), codec.ACCOUNTS, clock),
-        families=KvRecords(
-            await bus.ensure_kv(bucket(subject.KV_IDENTITY_REFRESH)),
-            codec.FAMILIES,
-            clock,
-            lambda family: family.expires_ms,
-        ),
-        join_tokens=KvRecords(
-            await bus.ensure_kv(bucket(subject.KV_IDENTITY_JOIN)),
-            codec.JOIN_TOKENS,
-            clock,
-            lambda token: token.expires_ms,
-        ),
-        sites=KvRecords(await bus.ensure_kv(bucket(subject.KV_IDENTITY_SITE)), codec.SITES, clock),
-    )
+    for name in BUCKETS:
+        await bus.ensure_kv(bucket(name))
 
 
 def _key(key: str) -> str:
