@@ -336,6 +336,18 @@ async def test_logout_ends_the_login(tmp_path):
             assert await _reason(again, Unauthenticated) == "REFRESH_INVALID"
 
 
+async def test_whoever_ends_its_own_token_is_told_that_it_worked(tmp_path):
+    async with running(tmp_path) as hub:
+        for number in range(8):
+            tokens = await hub.login(device_id=f"dev-{number}")
+            async with hub.client(tokens.access_token) as stub:
+                if number % 2:
+                    await stub.RevokeDevice(rpc.RevokeDeviceRequest(device_id=f"dev-{number}"))
+                else:
+                    await stub.Logout(rpc.LogoutRequest(refresh_token=tokens.refresh_token))
+                await _until(lambda stub=stub: _is_revoked(stub))
+
+
 async def test_the_key_set_verifies_the_tokens_without_us(tmp_path):
     async with running(tmp_path) as hub:
         tokens = await hub.login()
