@@ -329,7 +329,7 @@ def test_matching_is_linear_in_pattern_and_path(pattern: str, path: str) -> None
         matches_whole(parsed.nodes, subject, moment)
         if parsed.program is not None:
             assert run(parsed.program, subject, moment) == matches_whole(parsed.nodes, subject, moment)
-    # One pass over the parts for each question, a few over the path; a class looks at each distinct character,
+    # One pass over the parts for each question, a few over the path; a class looks at distinct characters,
     # an e-mail at each '@', hexadecimal digits at each digit: constants of the pattern's parts.
     each = len(set(subject.text)) + subject.text.count("@") + 64
     assert 0 < subject.steps <= 4 * len(path) + 6 * len(pattern) + 6 * parsed_parts(parsed.nodes) * each

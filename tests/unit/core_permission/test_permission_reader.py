@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from syftmesh_core.path import parse_path
-from syftmesh_core.permission import Readers, RuleTree, parse_ruleset, readers_of
+from syftmesh_core.permission import ReaderKind, Readers, RuleTree, parse_ruleset, readers_of
 from syftmesh_core.principal import user_hash
 
 ALICE, BOB, EVE, CAROL = "alice@x.org", "bob@x.org", "eve@corp.example", "carol@x.org"
@@ -24,7 +24,8 @@ def of(access: str, more: str = "", pattern: str = "**", path: str = "f") -> tup
 
 def test_what_nobody_was_given_is_the_owners() -> None:
     empty = readers_of(RuleTree(ALICE), parse_path(f"{ALICE}/f"), {}, NOW)
-    assert (empty.kind, empty.principals) == ("closed", {ALICE})
+    assert empty.kind is ReaderKind.CLOSED
+    assert empty.principals == {ALICE}
     assert of("read: ['*']", pattern="other") == ("closed", set())
     assert of("") == ("closed", set())
     assert of(f"create: [{BOB}]") == ("closed", set())
@@ -89,6 +90,7 @@ def test_a_hash_names_nobody_who_is_not_listed() -> None:
     assert of("read: [USER]", pattern="{{.UserHash}}/**", path=path) == ("open", set())
     assert of("read: ['*']", pattern="{{.UserHash}}/**", path=path) == ("open", set())
     assert of(f"read: [{BOB}, {EVE}]", pattern="{{.UserHash}}/**", path=path) == ("closed", {BOB})
+    assert of(f"read: [USER, {BOB}]", ", deny: [USER]", "{{.UserHash}}/**", path) == ("closed", set())
 
 
 def test_a_person_who_cannot_be_read_off_leaves_it_open() -> None:

@@ -3,8 +3,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+import yaml
 from syftmesh_core.errors import InvalidInput
-from syftmesh_core.permission import Limits, RuleSet, parse_ruleset
+from syftmesh_core.permission import Limits, RuleSet, document, parse_ruleset
 
 
 def refusal(text: str | bytes) -> InvalidInput:
@@ -64,56 +65,56 @@ def test_terminal_stands_alone() -> None:
     assert parse_ruleset(b"terminal: true") == RuleSet(terminal=True)
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        (b"\xff", 1),
-        (b"a: 1\nb: \xc3\x28", 2),
-        (b"terminal: false\n\x00", 2),
-        ("[]", 1),
-        ("text", 1),
-        ("null", 1),
-        ("5", 1),
-        ("- a\n", 1),
-        ("terminal: [\n", 2),
-        ("terminal: false\n\tx: 1", 2),
-        ("terminal: false\n---\nterminal: true\n", 2),
-        ("terminal: false\nterminal: false", 2),
-        ("terminal: false\nother: 1", 2),
-        ("terminal: 'true'", 1),
-        ("terminal: 1", 1),
-        ("terminal:", 1),
-        ("terminal: []", 1),
-        ("Rules: []", 1),
-        ("rules: {}", 1),
-        ("rules: text", 1),
-        ("rules:\n- text", 2),
-        ("rules:\n- []", 2),
-        ("rules:\n-", 2),
-        ("rules:\n- pattern: a", 2),
-        ("rules:\n- access: {}", 2),
-        ("rules:\n\n- pattern: a\n  access:", 4),
-        ("rules:\n- pattern: a\n  access: null", 3),
-        ("rules:\n- pattern: a\n  access: []", 3),
-        ("rules:\n- pattern: a\n  access: {reed: []}", 3),
-        ("rules:\n- pattern: a\n  access: {read: [], read: []}", 3),
-        ("rules:\n- pattern: a\n  access: {}\n  pattern: b", 4),
-        ("rules:\n- pattern: a\n  access: {}\n  allow: []", 4),
-        ("rules:\n- ? [a]\n  : b", 2),
-        ("!!map {}", 1),
-        ("terminal: !!bool true", 1),
-        ("terminal: ! true", 1),
-        ("%TAG ! tag:x,2000:\n--- {}", 1),
-        ("rules: &a []", 1),
-        ("rules: &a\n- *a", 1),
-        ("terminal: *a", 1),
-        ("rules:\n- pattern: a\n  access: {read: [*]}", 3),
-        ("<<: {terminal: true}", 1),
-        ("rules: " + "[" * 8 + "]" * 8, 1),
-        ("[" * 30_000, 1),
-        ("{a: " * 15_000, 1),
-    ],
-)
+MALFORMED: list[tuple[str | bytes, int]] = [
+    (b"\xff", 1),
+    (b"a: 1\nb: \xc3\x28", 2),
+    (b"terminal: false\n\x00", 2),
+    ("[]", 1),
+    ("text", 1),
+    ("null", 1),
+    ("5", 1),
+    ("- a\n", 1),
+    ("terminal: [\n", 2),
+    ("terminal: false\n\tx: 1", 2),
+    ("terminal: false\n---\nterminal: true\n", 2),
+    ("terminal: false\nterminal: false", 2),
+    ("terminal: false\nother: 1", 2),
+    ("terminal: 'true'", 1),
+    ("terminal: 1", 1),
+    ("terminal:", 1),
+    ("terminal: []", 1),
+    ("Rules: []", 1),
+    ("rules: {}", 1),
+    ("rules: text", 1),
+    ("rules:\n- text", 2),
+    ("rules:\n- []", 2),
+    ("rules:\n-", 2),
+    ("rules:\n- pattern: a", 2),
+    ("rules:\n- access: {}", 2),
+    ("rules:\n\n- pattern: a\n  access:", 4),
+    ("rules:\n- pattern: a\n  access: null", 3),
+    ("rules:\n- pattern: a\n  access: []", 3),
+    ("rules:\n- pattern: a\n  access: {reed: []}", 3),
+    ("rules:\n- pattern: a\n  access: {read: [], read: []}", 3),
+    ("rules:\n- pattern: a\n  access: {}\n  pattern: b", 4),
+    ("rules:\n- pattern: a\n  access: {}\n  allow: []", 4),
+    ("rules:\n- ? [a]\n  : b", 2),
+    ("!!map {}", 1),
+    ("terminal: !!bool true", 1),
+    ("terminal: ! true", 1),
+    ("%TAG ! tag:x,2000:\n--- {}", 1),
+    ("rules: &a []", 1),
+    ("rules: &a\n- *a", 1),
+    ("terminal: *a", 1),
+    ("rules:\n- pattern: a\n  access: {read: [*]}", 3),
+    ("<<: {terminal: true}", 1),
+    ("rules: " + "[" * 8 + "]" * 8, 1),
+    ("[" * 30_000, 1),
+    ("{a: " * 15_000, 1),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), MALFORMED)
 def test_malformed_file_is_refused_with_its_line(text: str | bytes, line: int) -> None:
     error = refusal(text)
     assert error.metadata["line"] == str(line)
@@ -299,3 +300,15 @@ def test_refusal_holds_no_text_of_the_parser() -> None:
 def test_hostile_escapes_end_in_an_answer() -> None:
     refusal(rule(pattern='"\\ud800"'))
     assert parse_ruleset(rule(pattern='"a\\0b"')).rules[0].pattern.text == "a\0b"
+
+
+@pytest.mark.parametrize("text", [text for text, _ in MALFORMED])
+def test_the_slower_parser_refuses_the_same(text: str | bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "_Loader", yaml.SafeLoader)
+    refusal(text)
+
+
+def test_the_slower_parser_understands_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = parse_ruleset(FULL.encode())
+    monkeypatch.setattr(document, "_Loader", yaml.SafeLoader)
+    assert parse_ruleset(FULL.encode()) == fast

@@ -122,8 +122,6 @@ def check_creatable(path: MeshPath) -> None:
         return
     folded = name if name.isascii() else unicodedata.normalize("NFKC", name)
     folded = folded.casefold()
-    if not name.isascii():
-        folded = unicodedata.normalize("NFKC", folded)
     if folded.startswith(RULES_FILE) and not folded[len(RULES_FILE) :].strip(". "):
         raise _refused(str(path), f"its last segment looks like {RULES_FILE} and is not; use that exact name")
 

@@ -104,9 +104,8 @@ def parse_document(data: bytes) -> Value | None:
         text = data.decode()
     except UnicodeDecodeError as error:
         refuse(data.count(b"\n", 0, error.start) + 1, "it is not UTF-8")
-    loader = _Loader(text)
     try:
-        return _document(_Events(loader))
+        return _document(_Events(_Loader(text)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         refuse(mark.line + 1 if mark else 1, "it is not valid YAML")
@@ -114,8 +113,6 @@ def parse_document(data: bytes) -> Value | None:
         position = getattr(error, "position", 0)
         line = text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
         refuse(line, "it holds a character that YAML does not allow")
-    finally:
-        loader.dispose()
 
 
 class _Parser(Protocol):

@@ -229,7 +229,7 @@ def _grant(deciding: Deciding, rule: Rule, question: Question, level: Level, gro
         return PERSONAL_OF_ANOTHER
     if rule.deny is not NOBODY and rule.deny.names(requester, groups):
         return DENIED_BY_RULE
-    return RULE_ALLOWS if rule.granted[level.value].names(requester, groups) else NOT_LISTED
+    return RULE_ALLOWS if rule.granted[level._value_].names(requester, groups) else NOT_LISTED
 
 
 def _exceeded(file: RuleFile, rule: Rule, limits: Limits, question: Question) -> str:

@@ -79,12 +79,11 @@ class EntryList:
             return True
         if not is_authenticated(requester):
             return False
-        return (
-            self.authenticated
-            or requester in self.principals
-            or any(requester in groups.get(name, ()) for name in self.groups)
-            or any(glob.matches(requester) for glob in self.globs)
-        )
+        if self.authenticated or requester in self.principals:
+            return True
+        if self.groups and any(requester in groups.get(name, ()) for name in self.groups):
+            return True
+        return bool(self.globs) and any(glob.matches(requester) for glob in self.globs)
 
 
 NOBODY: Final = EntryList()
@@ -92,7 +91,9 @@ NOBODY: Final = EntryList()
 
 def join(lists: Iterable[EntryList]) -> EntryList:
     """Return one list with the entries of all."""
-    every = tuple(lists)
+    every = tuple(entries for entries in lists if entries is not NOBODY)
+    if len(every) < 2:
+        return every[0] if every else NOBODY
     return EntryList(
         any(entries.everyone for entries in every),
         any(entries.authenticated for entries in every),

@@ -62,12 +62,12 @@ class Pattern:
     score: int
     is_personal: bool
     email_slot: EmailSlot | None
-    shape: Shape = field(repr=False)
-    head: str = field(repr=False)
-    tail: str = field(repr=False)
-    inner: str = field(repr=False)
-    nodes: tuple[Node, ...] = field(repr=False)
-    program: Program | None = field(repr=False)
+    shape: Shape = field(repr=False, compare=False)
+    head: str = field(repr=False, compare=False)
+    tail: str = field(repr=False, compare=False)
+    inner: str = field(repr=False, compare=False)
+    nodes: tuple[Node, ...] = field(repr=False, compare=False)
+    program: Program | None = field(repr=False, compare=False)
 
     def could_match(self, subject: Subject, now_ms: int) -> bool:
         """Return whether this matches `subject` for some principal (whoever asks, unless it is personal)."""

@@ -69,6 +69,10 @@ class Rule:
     line: int = 1
     index: int = 0
 
+    def __post_init__(self) -> None:
+        # What every decision needs is made once, when the file is parsed, never by the first who asks.
+        _ = self.granted
+
     @cached_property
     def granted(self) -> Mapping[str, EntryList]:
         """Who has each level, the levels that contain it included; keyed by the level's text."""
@@ -94,6 +98,9 @@ class RuleSet:
 
     terminal: bool = False
     rules: tuple[Rule, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        _ = self._ranked
 
     @cached_property
     def _ranked(self) -> tuple[dict[str, tuple[int, Rule]], tuple[tuple[int, Rule], ...]]:

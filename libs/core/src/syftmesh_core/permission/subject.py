@@ -9,7 +9,6 @@ automaton; nothing backtracks).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Final
 
 from syftmesh_core.principal import MAX_LABEL_BYTES, MAX_LOCAL_BYTES, MAX_PRINCIPAL_BYTES
@@ -38,15 +37,22 @@ class Subject:
         steps: Elementary operations done so far: what the tests of linear time count.
     """
 
+    __slots__ = ("_emails", "_found_masks", "_found_starts", "length", "steps", "text")
+
     def __init__(self, relative: str) -> None:
         self.text = relative + "/"
         self.length = len(self.text)
         self.steps = 0
         self._emails: dict[bool, list[tuple[int, int]]] = {}
+        self._found_masks: dict[str, int] = {}
+        self._found_starts = 0
 
-    @cached_property
+    @property
     def _masks(self) -> dict[str, int]:
-        masks: dict[str, int] = {}
+        """Places before each character; made at first use, for most patterns never look."""
+        masks = self._found_masks
+        if masks:
+            return masks
         bit = 1
         for character in self.text:
             masks[character] = masks.get(character, 0) | bit
@@ -54,19 +60,22 @@ class Subject:
         self.steps += self.length
         return masks
 
-    @cached_property
+    @property
     def _inside(self) -> int:
         """Places before a character that is not ``/``."""
         return ((1 << self.length) - 1) & ~(self._segment_starts >> 1)
 
-    @cached_property
+    @property
     def _segment_starts(self) -> int:
+        if self._found_starts:
+            return self._found_starts
         starts = 1
         at = self.text.find("/")
         while at >= 0:
             self.steps += 1
             starts |= 2 << at
             at = self.text.find("/", at + 1)
+        self._found_starts = starts
         return starts
 
     def after_literal(self, places: int, literal: str) -> int:
