@@ -1,0 +1,1 @@
+"""Domain of the router: pure rules of calls, without transport."""
