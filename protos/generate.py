@@ -25,8 +25,7 @@ def generate(target: Path) -> None:
     """
     sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "mesh").rglob("*.proto"))
     arguments = ["protoc", f"-I{ROOT}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
-    for plugin in ("python", "grpc_python", "mypy", "mypy_grpc"):
-        arguments.append(f"--{plugin}_out={target}")
+    arguments += [f"--{plugin}_out={target}" for plugin in ("python", "grpc_python", "mypy", "mypy_grpc")]
     if protoc.main([*arguments, *sources]):
         sys.exit("protoc refused a file; see above")
     for folder in sorted({p.parent for p in target.rglob("*.py")}):
@@ -49,7 +48,9 @@ def differences(left: Path, right: Path) -> list[str]:
     return sorted(
         n
         for n in names
-        if not ((left / n).is_file() and (right / n).is_file() and filecmp.cmp(left / n, right / n, shallow=False))
+        if not (
+            (left / n).is_file() and (right / n).is_file() and filecmp.cmp(left / n, right / n, shallow=False)
+        )
     )
 
 

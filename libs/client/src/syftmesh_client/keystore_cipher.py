@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from syftmesh_core.clock import Random
-from syftmesh_core.enc import Reader, encode
+from syftmesh_core.enc import Reader, Value, encode
 from syftmesh_core.errors import IntegrityFailure, InvalidInput, MeshError, Unauthenticated
 
 KEY_BYTES = 32
@@ -46,7 +46,7 @@ class StoreKey:
     def seal(self, plaintext: bytes, random: Random) -> bytes:
         """Return the file that holds `plaintext`."""
         salt = random(SALT_BYTES)
-        head = [_VERSION, self.protection, self.salt, self._check(), salt]
+        head: list[Value] = [_VERSION, self.protection, self.salt, self._check(), salt]
         ciphertext = self._cipher(salt).encrypt(self._nonce(salt), plaintext, encode("keystore-head", head))
         return encode("keystore", [*head, ciphertext])
 
@@ -66,7 +66,7 @@ class StoreKey:
             raise Unauthenticated(
                 "The passphrase does not open the key store: type it again.", reason="KEYSTORE_PASSPHRASE"
             )
-        head = [_VERSION, protection, passphrase_salt, check, salt]
+        head: list[Value] = [_VERSION, protection, passphrase_salt, check, salt]
         try:
             return self._cipher(salt).decrypt(self._nonce(salt), ciphertext, encode("keystore-head", head))
         except InvalidTag:

@@ -194,11 +194,21 @@ def parse_terms(data: bytes | str) -> ApprovalTerms:
 
 def compare_terms(expected: ApprovalTerms, signed: ApprovalTerms) -> str | None:
     """Return the name of the first term of `TERM_ORDER` whose bytes differ, None when all are equal."""
-    left, right = (json.loads(terms.to_json()) for terms in (expected, signed))
+    return first_difference(expected, json.loads(signed.to_json()))
+
+
+def first_difference(expected: ApprovalTerms, signed: Mapping[str, object]) -> str | None:
+    """Return the first term of `expected` that `signed` has not byte for byte, or a surplus one of `signed`.
+
+    Args:
+        expected: Built from what the site holds.
+        signed: Body of a statement whose signature holds; nothing else of it is assumed.
+    """
+    held = json.loads(expected.to_json())
     for name in TERM_ORDER:
-        if canonical_json({name: left[name]}) != canonical_json({name: right[name]}):
+        if name not in signed or canonical_json({name: held[name]}) != canonical_json({name: signed[name]}):
             return name
-    return None
+    return next((name for name in sorted(signed) if name not in held), None)
 
 
 @dataclass(frozen=True, slots=True)

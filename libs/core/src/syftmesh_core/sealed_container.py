@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from syftmesh_core.enc import MAX_INTEGER, PREFIX, Reader, as_text, encode, item_fields
+from syftmesh_core.enc import MAX_INTEGER, PREFIX, Reader, Value, as_text, encode, item_fields
 from syftmesh_core.errors import IntegrityFailure, InvalidInput
 from syftmesh_core.identity import ed25519, xwing
 from syftmesh_core.identity.device import is_device_id, is_principal
@@ -120,7 +120,7 @@ class Container:
 
 def signed_bytes(header: SealHeader, wraps: Sequence[Wrap], digest: bytes) -> bytes:
     """Return ``ENC('sealed', …)``, the bytes under the author's signature."""
-    readers = [[wrap.principal, wrap.device_id, wrap.wrapped] for wrap in wraps]
+    readers: list[Value] = [[wrap.principal, wrap.device_id, wrap.wrapped] for wrap in wraps]
     return encode("sealed", [*_header_fields(header), readers, digest])
 
 

@@ -68,9 +68,9 @@ class KvBucket:
             return None
         return KvEntry(key, found.payload, found.sequence, found.time_ms)
 
-    async def put(self, key: str, value: bytes) -> int:
-        """Write `value` whatever is there and return its revision."""
-        return await self._write(key, value, {})
+    async def put(self, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
+        """Write `value` whatever is there and return its revision; `ttl_s` as in `create`."""
+        return await self._write(key, value, {Header.MSG_TTL.value: str(ttl_s)} if ttl_s else {})
 
     async def create(self, key: str, value: bytes, *, ttl_s: int | None = None) -> int:
         """Write `value` only if the key is missing, deleted or expired; return its revision.

@@ -242,5 +242,5 @@ def _private_umask() -> Iterator[None]:
         os.umask(old)
 
 
-class _Stopped(Exception):  # noqa: N818 - no error: the regular end of a task group
+class _Stopped(Exception):
     pass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -54,7 +54,8 @@ class Revocation:
         token_id: One token, for ever.
         device_id: Every token of a device issued at or before `before_s`.
         principal: Every token of a principal issued at or before `before_s`.
-        before_s: Unix seconds; tokens issued later (after a new login) hold. Ignored for `token_id`.
+        before_s: Unix seconds; tokens issued later (after a new login) hold. For `token_id` it only says
+            when this may be forgotten: two lifetimes later nothing it covers is alive.
     """
 
     token_id: str = ""
@@ -174,15 +175,13 @@ class TokenVerifier:
 
     def revoke(self, revocation: Revocation) -> None:
         """Refuse from now on what `revocation` covers and end the open calls made with it."""
-        self._revocations[revocation] = None
+        alive_s = self._clock.now_ms() // 1000 - 2 * ACCESS_TTL_S
+        kept = {known: None for known in self._revocations if known.before_s > alive_s}
+        self._revocations = {**kept, revocation: None}
         for digest in [d for d, v in self._cache.items() if revocation.covers(v.caller, v.issued_at_s)]:
             del self._cache[digest]
         for listener in self._listeners:
             listener(revocation)
-
-    def replace_revocations(self, revocations: Iterable[Revocation]) -> None:
-        """Forget revocations whose tokens have all expired; called by the watcher of the bucket."""
-        self._revocations = dict.fromkeys(revocations)
 
     def forget_key(self, kid: str) -> None:
         """Verify again every remembered token signed by `kid`, which has left the key set."""
