@@ -25,6 +25,9 @@ _MAX_LAG: Final = 10_000
 class PermissionsModule:
     """The service as its host sees it (`syftmesh_kit.server.ServiceModule`)."""
 
+    public_methods: frozenset[str] = frozenset()
+    """Methods that need no token."""
+
     def __init__(self, bus: Bus, log: FileLog, servicer: PermissionServicer) -> None:
         self._bus = bus
         self._log = log

@@ -60,6 +60,9 @@ class _Parts:
 class SyncModule:
     """The service as its host sees it (`syftmesh_kit.server.ServiceModule`)."""
 
+    public_methods: frozenset[str] = frozenset()
+    """Methods that need no token."""
+
     def __init__(self, parts: _Parts) -> None:
         self._parts = parts
         self._prepared = False
