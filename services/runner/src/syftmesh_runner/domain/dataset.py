@@ -158,7 +158,7 @@ def check_policy(policy: Policy, tables: Iterable[Table]) -> Policy:
     """Return `policy` when every identifier column is one of `tables`.
 
     Raises:
-        InvalidInput: DATASET_INVALID for an unknown column: a typing error would open what should stay.
+        InvalidInput: DATASET_INVALID for an unknown column: a typing error would open it.
     """
     known = {column.name for table in tables for column in table.columns}
     for name in policy.identifier_columns:
@@ -168,7 +168,7 @@ def check_policy(policy: Policy, tables: Iterable[Table]) -> Policy:
 
 
 def version_digest(files: Mapping[str, str]) -> str:
-    """Return the version of a part, hex: SHA-256 of ``ENC('dataset', [names, SHA-256 digests])`` in name order.
+    """Return the version of a part, hex: SHA-256 of ``ENC('dataset', [names, digests])`` in name order.
 
     Args:
         files: Path inside the part to its SHA-256, hex.

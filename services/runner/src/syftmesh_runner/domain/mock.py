@@ -231,7 +231,7 @@ def check_mock(
         private: Private tables by file.
         mock: Mock tables by file, of the same shape.
         policy: Names identifier columns and the smallest group.
-        all_identifiers: Look for every unique column's values (a generated mock), else for the named columns'.
+        all_identifiers: Look for every unique column's values (a generated mock), else of the named ones.
         encode: Writes a frame as the file that would be published.
 
     Raises:

@@ -112,7 +112,7 @@ def _column_differences(file: str, private: Sequence[Column], mock: Sequence[Col
 
 
 def normal_cell(value: object) -> str:
-    """Return a cell in a form that formatting (case, spaces, trailing zeros) does not change; missing is empty.
+    """Return a cell in a form that formatting (case, spaces, final zeros) does not change.
 
     Numbers are compared to ten significant digits, so that a re-written float is still the same.
     """

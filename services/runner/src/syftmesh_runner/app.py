@@ -1,0 +1,248 @@
+"""Composition of the runner: the only place that builds its adapters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import structlog
+from mesh.rds.v1 import rds_service_pb2, rds_service_pb2_grpc
+from syftmesh_core.clock import Clock, Random
+from syftmesh_core.errors import MeshError
+from syftmesh_core.identity.device import DeviceSecret
+from syftmesh_executor.port import Executor
+
+from syftmesh_runner import convert
+from syftmesh_runner.adapters.audit_store import SqliteAudit
+from syftmesh_runner.adapters.database import Database
+from syftmesh_runner.adapters.dataset_store import SqliteDatasets
+from syftmesh_runner.adapters.job_store import SqliteJobs, SqliteReleases, SqliteSeals
+from syftmesh_runner.adapters.runtime_identity import RunningRuntime
+from syftmesh_runner.adapters.state_folder import StateFolder
+from syftmesh_runner.consumers import RdsEndpoints
+from syftmesh_runner.domain.arrival import Arrival
+from syftmesh_runner.domain.audit import AuditTrail
+from syftmesh_runner.domain.catalogue import Catalogue
+from syftmesh_runner.domain.decision import Decision
+from syftmesh_runner.domain.execution import Execution, RunLimits
+from syftmesh_runner.domain.ledger import Ledger
+from syftmesh_runner.domain.ports import HubFiles, KeyDirectory, RuntimeIdentity
+from syftmesh_runner.domain.publication import Publication
+from syftmesh_runner.domain.release import Release
+from syftmesh_runner.domain.signature import ReviewerCheck
+from syftmesh_runner.domain.state import SiteState
+from syftmesh_runner.servicer import AuditServicer, DatasetServicer, JobServicer
+from syftmesh_runner.settings import RunnerSettings
+
+DATABASE_FILE: Final = "rds.sqlite3"
+SOCKET_FILE: Final = "runner.sock"
+PROBE_RETRY_S: Final = 3600.0
+_SERVICES: Final = ("DatasetService", "JobService", "AuditService")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a runner is given by whoever composes it.
+
+    Attributes:
+        device: The runner's own device.
+        keys: Verified device lists.
+        hub: Files of the own datasite.
+        executor: Runs code in isolation.
+        clock: Source of times.
+        random: Source of randomness.
+        runtime: The runtime of jobs; the one that runs this process when None.
+    """
+
+    device: DeviceSecret
+    keys: KeyDirectory
+    hub: HubFiles
+    executor: Executor
+    clock: Clock
+    random: Random
+    runtime: RuntimeIdentity | None = None
+
+
+class RunnerModule:
+    """The runner as a host sees it; made by `assemble`.
+
+    Attributes:
+        endpoints: Answers the calls of the app `rds`.
+        database: The site's database, which the inbox of the serving loop shares.
+    """
+
+    name = "runner"
+
+    def __init__(
+        self,
+        settings: RunnerSettings,
+        state: SiteState,
+        database: Database,
+        folder: StateFolder,
+        servicers: tuple[DatasetServicer, JobServicer, AuditServicer],
+        endpoints: RdsEndpoints,
+        work: Workers,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._folder = folder
+        self._servicers = servicers
+        self._work = work
+        self.database = database
+        self.endpoints = endpoints
+        self._log: Any = structlog.get_logger("syftmesh.runner")
+
+    @property
+    def public_methods(self) -> frozenset[str]:
+        """Every method: who may open the socket, which is 0600, is the site's owner on this machine."""
+        services = rds_service_pb2.DESCRIPTOR.services_by_name
+        return frozenset(
+            f"/{services[name].full_name}/{method.name}"
+            for name in _SERVICES
+            for method in services[name].methods
+        )
+
+    @property
+    def address(self) -> str:
+        """Where the local API listens: the site's own Unix socket."""
+        return f"unix:{self._folder.root / SOCKET_FILE}"
+
+    def register(self, server: grpc.aio.Server) -> tuple[str, ...]:
+        """Add the three services."""
+        datasets, jobs, audit = self._servicers
+        rds_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server)
+        rds_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
+        rds_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
+        return tuple(rds_service_pb2.DESCRIPTOR.services_by_name[name].full_name for name in _SERVICES)
+
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Find the jobs of before again and start the background work."""
+        self._work.execution.recover()
+        tasks.create_task(self._work.execution.serve(), name="runner-execution")
+        tasks.create_task(self._work.publication.serve(), name="runner-publication")
+        tasks.create_task(self._work.publication.keep_sealed(), name="runner-seals")
+        tasks.create_task(self._work.release.resume(), name="runner-release")
+        tasks.create_task(self._every(self._settings.expire_every_s, self._expire), name="runner-expiry")
+        tasks.create_task(self._every(PROBE_RETRY_S, self._probe), name="runner-probe")
+        if self._work.serve_calls is not None:
+            tasks.create_task(self._work.serve_calls(), name="runner-calls")
+
+    async def ready(self) -> None:
+        """Return when the database answers."""
+        self.database.connection.execute("SELECT 1").fetchone()
+
+    async def drain(self) -> None:
+        """End every run; it is told as lost, for it is not begun again."""
+        await self._work.execution.close()
+
+    def close(self) -> None:
+        """Close database and folder, after the host is gone."""
+        self.database.close()
+        self._folder.close()
+
+    def serve_calls_by(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Let `serve` take calls once the module starts."""
+        self._work.serve_calls = serve
+
+    async def _expire(self) -> None:
+        self._work.decision.expire()
+
+    async def _probe(self) -> None:
+        await self._work.execution.probe_if_due()
+
+    async def _every(self, pause_s: float, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await step()
+            except MeshError as error:
+                self._log.warning("runner.background_failed", reason=error.reason)
+            await asyncio.sleep(pause_s)
+
+
+@dataclass(slots=True)
+class Workers:
+    """The parts with work of their own in the background."""
+
+    execution: Execution
+    publication: Publication
+    release: Release
+    decision: Decision
+    serve_calls: Callable[[], Coroutine[Any, Any, None]] | None = None
+
+
+def assemble(settings: RunnerSettings, around: Surroundings) -> RunnerModule:
+    """Return a runner over the state folder of `settings`.
+
+    Raises:
+        Unavailable: STATE_UNUSABLE, STATE_IN_USE, DATABASE_UNUSABLE.
+    """
+    folder = StateFolder(Path(settings.state_dir), around.random)
+    try:
+        database = Database.open(folder.root / DATABASE_FILE)
+    except MeshError:
+        folder.close()
+        raise
+    store = SqliteAudit(database)
+    audit = AuditTrail(
+        database, store, around.device, around.clock, checkpoint_every=settings.checkpoint_every
+    )
+    state = SiteState(
+        unit=database,
+        jobs=SqliteJobs(database),
+        datasets=SqliteDatasets(database),
+        releases=SqliteReleases(database),
+        seals=SqliteSeals(database),
+        audit=audit,
+        folder=folder,
+        clock=around.clock,
+    )
+    return _compose(settings, around, state, database, folder, store)
+
+
+def _compose(
+    settings: RunnerSettings,
+    around: Surroundings,
+    state: SiteState,
+    database: Database,
+    folder: StateFolder,
+    store: SqliteAudit,
+) -> RunnerModule:
+    site, runtime = state.owner, around.runtime or RunningRuntime()
+    publication = Publication(
+        state,
+        around.hub,
+        around.keys,
+        lambda dataset: convert.card_json(dataset, site),
+        convert.status_json,
+        reseal_s=settings.reseal_every_s,
+    )
+    wakes: list[Callable[[], None]] = [publication.wake]
+    ledger = Ledger(state.unit, state.jobs, state.audit, around.clock, wakes)
+    reviewers = ReviewerCheck(around.keys, site, settings.reviewers, around.clock)
+    limits = RunLimits(
+        memory_bytes=settings.memory_bytes,
+        processes=settings.processes,
+        disk_bytes=settings.disk_bytes,
+        output_bytes=settings.output_bytes,
+        log_bytes=settings.log_bytes,
+    )
+    execution = Execution(
+        state, ledger, runtime, reviewers, around.executor, limits=limits, parallel=settings.parallel
+    )
+    wakes.append(execution.wake)
+    decision = Decision(state, ledger, reviewers, execution.wake)
+    release = Release(state, ledger, reviewers, around.keys, publication)
+    arrival = Arrival(state, runtime, ledger, review_s=settings.review_s, approval_s=settings.approval_s)
+    catalogue = Catalogue(state, publication, around.random)
+    servicers = (
+        DatasetServicer(catalogue, publication, site),
+        JobServicer(state, ledger, decision, execution, release),
+        AuditServicer(state, store, around.keys),
+    )
+    endpoints = RdsEndpoints(arrival, decision, publication)
+    work = Workers(execution, publication, release, decision)
+    return RunnerModule(settings, state, database, folder, servicers, endpoints, work)

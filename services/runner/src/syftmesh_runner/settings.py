@@ -1,0 +1,59 @@
+"""Settings of the runner, from ``SYFTMESH_RUNNER_*``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from syftmesh_kit.settings import ServiceSettings, settings_config
+
+
+class RunnerSettings(ServiceSettings):
+    """What the runner is told. It speaks to the hub's gateway only, so the fields of the bus are not used."""
+
+    model_config = settings_config("runner")
+
+    state_dir: Path
+    """Folder of the site's database, datasets, code and outputs; 0700, on a disk that survives restarts."""
+
+    keystore_dir: Path | None = None
+    """Folder of the runner's device keys and tokens; unset: ``keys`` inside the state folder."""
+
+    server_url: str = "http://127.0.0.1:8080"
+    """The hub's address as people type it; the gRPC address is read from it."""
+
+    reviewers: frozenset[str] = frozenset()
+    """E-mails that may decide beside the owner; each signs with an admin device of their own."""
+
+    parallel: int = Field(default=1, ge=1, le=16)
+    """Runs at once; one by default, so that a laptop stays usable."""
+
+    memory_bytes: int = Field(default=1 << 30, ge=64 << 20)
+    """Memory of one run with its scratch space and output, in bytes."""
+
+    processes: int = Field(default=64, ge=1)
+    """Processes and threads of one run."""
+
+    disk_bytes: int = Field(default=256 << 20, ge=1 << 20)
+    """Scratch space of one run in bytes."""
+
+    output_bytes: int = Field(default=64 << 20, ge=1 << 10)
+    """Output of one run in bytes; what may leave is the datasets' policy."""
+
+    log_bytes: int = Field(default=1 << 20, ge=1 << 10)
+    """Kept of standard output, and again of standard error, in bytes."""
+
+    review_s: int = Field(default=14 * 24 * 3600, ge=1)
+    """Seconds until a job that nobody decided expires."""
+
+    approval_s: int = Field(default=7 * 24 * 3600, ge=1)
+    """Seconds after that until an approval counts no more."""
+
+    checkpoint_every: int = Field(default=50, ge=1)
+    """Entries of the audit between two signed checkpoints."""
+
+    expire_every_s: float = Field(default=30.0, gt=0)
+    """Seconds between two looks for expired jobs."""
+
+    reseal_every_s: float = Field(default=600.0, gt=0)
+    """Seconds between two looks at the device lists of readers."""
