@@ -287,6 +287,16 @@ async def test_two_versions_of_one_revision_are_noticed(desks, hub, mesh):
     assert await failed(alice.files.read(f"{SITE}/a"), IntegrityFailure) == "FILE_FORKED"
 
 
+async def test_content_that_was_sealed_for_another_revision_is_refused(desks, hub, mesh):
+    alice = desks["alice"]
+    await alice.files.write(f"{SITE}/a", b"1")
+    first = hub.log.site(SITE).live(f"{SITE}/a")
+    again = mesh.record(f"{SITE}/a", first.content, hub.device(SITE), replaces=first.signed)
+    (outcome,) = await hub.commit(SITE, again, operation="00000000-0000-0000-0000-000000000009")
+    assert outcome.status.value == "ok"
+    assert await failed(alice.files.read(f"{SITE}/a"), IntegrityFailure) == "SEAL_INVALID"
+
+
 async def test_a_removed_device_is_believed_no_more_and_its_files_can_be_replaced(desks, hub):
     await desks["runner"].files.write(f"{SITE}/a", b"1")
     desks["alice"].directory.removed.add(desks["runner"].keystore.device.device_id)

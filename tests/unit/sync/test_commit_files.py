@@ -414,3 +414,23 @@ def mesh_path(text: str):
     from syftmesh_core.path import parse_path
 
     return parse_path(text)
+
+
+async def test_commits_at_once_pass_a_limit_no_more_than_one_after_the_other(hub, mesh):
+    rules = b"rules: [{pattern: '**', access: {write: [USER]}, limits: {maxFiles: 1}}]\n"
+    await hub.write(f"{SITE}/in/syft.pub.yaml", rules)
+    records = []
+    for name in "ab":
+        await hub.put(BOB, SITE, name.encode())
+        records.append(mesh.record(f"{SITE}/in/{name}", mesh.sealed(name.encode()), hub.device(BOB)))
+    results = await asyncio.gather(*(hub.commit(BOB, signed) for signed in records))
+    assert sorted(r[0].status.value for r in results) == ["denied", "ok"]
+
+
+async def test_a_conflict_shows_nothing_to_who_may_not_read(hub, mesh):
+    await hub.write(f"{SITE}/drop/syft.pub.yaml", b"rules: [{pattern: '**', access: {create: [USER]}}]\n")
+    first, _ = await hub.write(f"{SITE}/drop/x", b"1")
+    await hub.commit(SITE, mesh.record(f"{SITE}/drop/x", None, hub.device(SITE), replaces=first))
+    _, outcome = await hub.write(f"{SITE}/drop/x", b"2", who=BOB)
+    assert reason(outcome) == (Status.CONFLICT, "STALE_PREVIOUS")
+    assert outcome.current is None

@@ -120,7 +120,8 @@ class Arrival:
             raise
         job = await asyncio.to_thread(self._describe, sender, submission)
         try:
-            files = await asyncio.to_thread(self._check_content, submission)
+            self._check_versions(submission)
+            files = await asyncio.to_thread(self._check_code, submission)
         except MeshError as refusal:
             return Prepared(job, refusal)
         return Prepared(replace(job, findings=await asyncio.to_thread(review_code, files)), None)
@@ -193,8 +194,7 @@ class Arrival:
             approval_expires_ms=now_ms + self._review_ms + self._approval_ms,
         )
 
-    def _check_content(self, submission: Submission) -> Sequence[tuple[str, bytes]]:
-        """Check what becomes a rejected job when it is wrong; return the files of the code."""
+    def _check_versions(self, submission: Submission) -> None:
         for version in submission.datasets:
             dataset = self._state.datasets.get(version.name)
             if dataset is None or dataset.private_digest != version.digest:
@@ -203,6 +203,9 @@ class Arrival:
                     reason="DATASET_CHANGED",
                     metadata={"dataset": version.name},
                 )
+
+    def _check_code(self, submission: Submission) -> Sequence[tuple[str, bytes]]:
+        """Check parameters and code; return the files of the code. Runs in a thread: it asks no store."""
         _check_parameters(submission.parameters_json)
         files = self._state.folder.keep_code(submission.job_id, submission.code_archive)
         if submission.entrypoint not in {name for name, _ in files}:

@@ -21,7 +21,7 @@ from syftmesh_core.errors import DeadlineExceeded, IntegrityFailure, MeshError, 
 from syftmesh_core.job import JobEnd, JobEvent, JobState, Role
 from syftmesh_executor.port import EndReason, Executor, Limits, ProbeReport, RunOutcome, RunSpec
 
-from syftmesh_runner.domain.dataset import version_digest
+from syftmesh_runner.domain.dataset import Policy, version_digest
 from syftmesh_runner.domain.finding import Finding, Severity
 from syftmesh_runner.domain.gate import Gate
 from syftmesh_runner.domain.job import LOG_FOLDER, STDERR, STDOUT, Job, Output
@@ -345,7 +345,8 @@ class Execution:
         if self._ledger.get(job.job_id).state is not JobState.RUNNING:
             await asyncio.to_thread(self._state.folder.end_run, job.job_id)
             return  # cancelled meanwhile: nothing of it is kept
-        outputs = await asyncio.to_thread(self._collect, job, outcome)
+        policy = self._state.policy_of(job)
+        outputs = await asyncio.to_thread(self._collect, job, outcome, policy)
         if self._ledger.get(job.job_id).state is not JobState.RUNNING:
             return
         left = tuple(
@@ -374,11 +375,11 @@ class Execution:
             message=_MESSAGES[end],
         )  # fmt: skip
 
-    def _collect(self, job: Job, outcome: RunOutcome) -> tuple[Output, ...]:
-        """Pass outputs and logs through the gate."""
+    def _collect(self, job: Job, outcome: RunOutcome, policy: Policy) -> tuple[Output, ...]:
+        """Pass outputs and logs through the gate. Runs in a thread: it asks no store."""
         self._state.folder.keep_log(job.job_id, STDOUT, outcome.stdout)
         self._state.folder.keep_log(job.job_id, STDERR, outcome.stderr)
-        gate = self._gate(job)
+        gate = self._gate(job, policy)
         names = [file.path for file in outcome.output_files if not file.path.lower().startswith(LOG_FOLDER)]
         hidden = len(outcome.output_files) - len(names)
         outputs = []
@@ -391,9 +392,9 @@ class Execution:
             outputs.append(Output(name, len(data), hashlib.sha256(data).hexdigest(), findings))
         return tuple(outputs)
 
-    def _gate(self, job: Job) -> Gate:
+    def _gate(self, job: Job, policy: Policy) -> Gate:
         frames = []
         for version in job.datasets:
             part: Path = self._state.folder.private_part(version.name, version.digest)
             frames += list(read_tables(part, sorted(self._state.folder.digests(part))).values())
-        return Gate.of_frames(frames, self._state.policy_of(job))
+        return Gate.of_frames(frames, policy)
