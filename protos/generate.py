@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,10 @@ def generate(target: Path) -> None:
     Raises:
         SystemExit: protoc refused a file.
     """
+    # The mypy plugins lie beside the interpreter, which need not be on the PATH of whoever calls.
+    os.environ["PATH"] = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
     sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "mesh").rglob("*.proto"))
     arguments = ["protoc", f"-I{ROOT}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
     arguments += [f"--{plugin}_out={target}" for plugin in ("python", "grpc_python", "mypy", "mypy_grpc")]
