@@ -303,7 +303,7 @@ class World:
         statement = Statement(kind, signer.principal, signer.device_id, self.clock.ms, expires_ms, body)
         return sign_statement(statement, signer)
 
-    async def approval(self, job_id: str, by: DeviceSecret | None = None, **changes: Any) -> bytes:
+    async def approval(self, job_id: str, by: DeviceSecret | None = None, /, **changes: Any) -> bytes:
         terms = json.loads((await self.get(job_id)).approval_terms_json)
         return self.signed(APPROVAL_KIND, {**terms, **changes}, by)
 

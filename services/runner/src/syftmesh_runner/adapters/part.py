@@ -81,9 +81,16 @@ def open_file(path: Path) -> int:
     return descriptor
 
 
+def make_folders(path: Path) -> None:
+    """Make `path` and the folders above it that are not there, each 0700, which `Path.mkdir` is not for parents."""
+    if not path.is_dir():
+        make_folders(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
 def copy(descriptor: int, target: Path) -> tuple[int, str]:
     """Copy an open file to a new file (0600) in new folders (0700); return its size in bytes and SHA-256."""
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(target.parent)
     digest, size = hashlib.sha256(), 0
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(target, flags, 0o600), "wb") as sink:

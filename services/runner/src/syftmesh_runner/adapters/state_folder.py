@@ -39,7 +39,7 @@ class StateFolder:
         self.root = root
         self._random = random
         try:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part.make_folders(root)
             root.chmod(0o700)
             self._lock = os.open(root / "runner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -108,7 +108,7 @@ class StateFolder:
         place = self.root / "datasets" / name
         shutil.rmtree(place, ignore_errors=True)  # of a registration that did not come to its end
         version = place / digest
-        version.mkdir(mode=0o700, parents=True)
+        part.make_folders(version)
         private.rename(version / "private")
         mock.rename(version / "mock")
         _sync_folder(version)
@@ -219,7 +219,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part.make_folders(path.parent)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
         file.write(content)

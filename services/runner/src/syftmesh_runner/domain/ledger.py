@@ -88,11 +88,13 @@ class Ledger:
             raise ValueError(f"{end} is no end of {event} in {job.state}")
         moved = replace(
             job,
-            state=target,
-            updated_ms=self._clock.now_ms(),
-            end_reason=end.value if end else job.end_reason,
-            message=message or job.message,
-            **(changes or {}),
+            **{
+                "state": target,
+                "updated_ms": self._clock.now_ms(),
+                "end_reason": end.value if end else job.end_reason,
+                "message": message or job.message,
+                **(changes or {}),
+            },
         )
         facts = {**audit_fields(job), "from": job.state.value, "to": target.value, **(fields or {})}
         if end is not None:
