@@ -145,8 +145,8 @@ async def open_node(
         raise WrongState(
             "The folder's tokens are of another device than its keys: log in anew.", reason="TOKENS_FOREIGN"
         )
-    memory = RevisionMemory(folder)
     async with (
+        _memory(folder) as memory,
         HubSession(hub.grpc_address, source, clock, tls=tls, random=random) as session,
         httpx.AsyncClient(trust_env=False, timeout=_STORE_TIMEOUT_S) as http,
     ):
@@ -154,6 +154,15 @@ async def open_node(
         calls = CallClient(session, directory, keystore, clock, random, traffic=traffic)
         files = FileClient(session, directory, keystore, clock, random, http, traffic=traffic, memory=memory)
         yield Node(keystore, session, directory, calls, files, traffic, hub, clock, random)
+
+
+@asynccontextmanager
+async def _memory(folder: Path) -> AsyncIterator[RevisionMemory]:
+    memory = RevisionMemory(folder)
+    try:
+        yield memory
+    finally:
+        memory.close()
 
 
 def read_private(path: Path) -> str:
