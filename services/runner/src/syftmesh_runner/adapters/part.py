@@ -82,7 +82,7 @@ def open_file(path: Path) -> int:
 
 
 def make_folders(path: Path) -> None:
-    """Make `path` and the folders above it that are not there, each 0700, which `Path.mkdir` is not for parents."""
+    """Make `path` and missing folders above it, each 0700, as `Path.mkdir` does not for parents."""
     if not path.is_dir():
         make_folders(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
