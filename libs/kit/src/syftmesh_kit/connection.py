@@ -9,7 +9,7 @@ import asyncio
 import random as jitter_source
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import nats.errors
 import structlog
@@ -23,6 +23,8 @@ from syftmesh_core.errors import Unavailable
 from syftmesh_kit.fault import bus_error, unreachable
 from syftmesh_kit.message import type_headers
 from syftmesh_kit.trace import current_traceparent
+
+_FIRST_CONNECT_PAUSE_S: Final = 0.2  # nats-py says int and sleeps it; 0 would spin while nobody listens
 
 StateListener = Callable[[bool], None]
 Handler = Callable[[Msg], Awaitable[None]]
@@ -72,32 +74,40 @@ class BusConnection:
         """
         client = Client()
         bus = cls(client, name, timeout_s)
+        connecting = asyncio.create_task(
+            client.connect(
+                servers=url.split(","),
+                name=name,
+                user=user,
+                password=password,
+                user_credentials=credentials_file,
+                tls=tls,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=_FIRST_CONNECT_PAUSE_S,  # type: ignore[arg-type]
+                connect_timeout=2,
+                ping_interval=10,
+                max_outstanding_pings=2,
+                reconnect_to_server_handler=_Backoff(),
+                error_cb=bus._on_error,
+                disconnected_cb=bus._on_disconnected,
+                reconnected_cb=bus._on_reconnected,
+                closed_cb=bus._on_disconnected,
+            )
+        )
         try:
-            async with asyncio.timeout(connect_timeout_s):
-                await client.connect(
-                    servers=url.split(","),
-                    name=name,
-                    user=user,
-                    password=password,
-                    user_credentials=credentials_file,
-                    tls=tls,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0,
-                    connect_timeout=2,
-                    ping_interval=10,
-                    max_outstanding_pings=2,
-                    reconnect_to_server_handler=_Backoff(),
-                    error_cb=bus._on_error,
-                    disconnected_cb=bus._on_disconnected,
-                    reconnected_cb=bus._on_reconnected,
-                    closed_cb=bus._on_disconnected,
-                )
+            await asyncio.wait({connecting}, timeout=connect_timeout_s)
+            if not connecting.done():
+                raise TimeoutError
+            connecting.result()
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            await client.close()
             raise Unavailable(
                 "The message bus cannot be reached. Check that nats-server runs, and its address.",
                 reason="BUS_UNREACHABLE",
             ) from error
+        finally:
+            if not connecting.done() or connecting.exception() is not None:
+                await _end(connecting)
+                await client.close()
         bus._connected.set()
         bus._probe = client.new_inbox()
         await client.subscribe(bus._probe, cb=_answer)
@@ -162,7 +172,8 @@ class BusConnection:
     async def subscribe(self, subject: str, handler: Handler, *, queue: str = "") -> Subscription:
         """Call `handler` for each message on `subject`; replicas with the same `queue` share them.
 
-        The handler must not raise: wrap it, or answer errors itself. Call `ready` before telling anybody.
+        The handler is a coroutine function and must not raise: wrap it, or answer errors itself. Call `ready`
+        before telling anybody.
         """
         return await self._client.subscribe(subject, queue=queue, cb=handler)
 
@@ -235,6 +246,13 @@ class _Backoff:
         self._turn += 1
         tries = min(int(server.reconnects), 6)
         return server, min(0.05 * 2**tries, 2.0) * (0.5 + jitter_source.random() / 2)  # noqa: S311 - jitter
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    # nats-py can swallow one cancellation while it tries a server (wait_for in Python 3.11): ask until it ends.
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
 
 
 async def _answer(message: Msg) -> None:

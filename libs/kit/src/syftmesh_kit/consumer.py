@@ -61,8 +61,11 @@ class Delivery:
     async def ack(self) -> None:
         """Tell the server that the message is done with; waits until it knows.
 
+        JetStream does not sync the state of consumers with each acknowledgement: after a crash of the server a
+        settled message may come again. Consumers are idempotent.
+
         Raises:
-            Unavailable: No confirmation; the message comes again (BUS_TIMEOUT). Consumers are idempotent.
+            Unavailable: No confirmation; the message comes again (BUS_TIMEOUT).
         """
         try:
             await self._raw.ack_sync(timeout=5.0)

@@ -93,6 +93,7 @@ class Journaler:
         self._lease = Lease(bus.kv(subject.KV_JOURNAL), key, uuid7(clock, random), clock, term_s=term_s)
         self._epoch = 0
         self._last = 0
+        self._current_s = clock.monotonic_s()
         self._log: Any = structlog.get_logger("syftmesh.journal")
 
     async def run(self) -> None:
@@ -105,6 +106,10 @@ class Journaler:
                         await self._work()
                 except (Unavailable, NotFound, Conflict) as error:
                     self._log.warning("journal.paused", stream=self._stream, reason=error.reason)
+                    # While nothing can be written the lag grows with time, whatever was seen last.
+                    self._metrics.seconds.labels(self._stream).set(
+                        self._clock.monotonic_s() - self._current_s
+                    )
                 await asyncio.sleep(min(_POLL_S, self._term_s / 4))
         finally:
             with suppress(MeshError, TimeoutError):
@@ -177,6 +182,7 @@ class Journaler:
         age_s = max(0.0, (self._clock.now_ms() - batch[0].time_ms) / 1000) if batch else 0.0
         self._metrics.messages.labels(self._stream).set(waiting)
         self._metrics.seconds.labels(self._stream).set(age_s)
+        self._current_s = self._clock.monotonic_s()
 
 
 async def wait_journaled(bus: Bus, stream: str, sequence: int, *, timeout_s: float = 5.0) -> None:

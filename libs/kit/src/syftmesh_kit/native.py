@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from syftmesh_kit.address import socket_path
 from syftmesh_kit.durability import assert_sync_always
 from syftmesh_kit.process import (
     ChildProcess,
@@ -144,11 +145,10 @@ class SeaweedServer:
             Unavailable: A port is taken (PORT_IN_USE) or it does not start (PROCESS_START_FAILED).
         """
         names = ["s3", "master", "volume", "filer"]
-        ports = dict(zip(names, free_ports(len(names)), strict=True))
+        found = free_ports(2 * len(names))
+        ports = dict(zip(names, found[: len(names)], strict=True))
+        grpc = dict(zip([f"{name} grpc" for name in names], found[len(names) :], strict=True))
         ports["s3"] = self._port or ports["s3"]
-        grpc = dict(
-            zip([f"{name} grpc" for name in names], free_ports(2 * len(names))[-len(names) :], strict=True)
-        )
         require_free({**ports, **grpc})
         access_key, secret_key = secrets.token_hex(10), secrets.token_hex(20)
         config = self._state / "s3.json"
@@ -162,7 +162,10 @@ class SeaweedServer:
             ready=lambda: _answers(f"{endpoint}/healthz"),
             log_path=self._state / "weed.log",
             environment={"GOMEMLIMIT": "200MiB", "GOGC": "50"},
+            # The filer waits 15 s for the subscriptions of its own S3 server before anything else happens; all
+            # that was acknowledged is with the kernel by then, so there is nothing to wait for.
             stopped_text="Shut down successfully",
+            stop_timeout_s=1.0,
             on_restart=self._on_restart,
         )
         await self._child.start(tasks)
@@ -206,8 +209,6 @@ class SeaweedServer:
 
 
 def _socket(state: Path, name: str) -> Path:
-    from syftmesh_kit.address import socket_path
-
     return socket_path(state / f"{name}.sock")
 
 
