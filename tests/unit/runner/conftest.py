@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from mesh.rds.v1 import rds_pb2, rds_service_pb2
 from mesh.rpc.v1 import content_pb2
+from syftmesh_client.incoming import IncomingCall, Transaction
+from syftmesh_client.problem import problem_error
 from syftmesh_core.approval import APPROVAL_KIND, RELEASE_KIND, Recipient, ReleasedFile, ReleaseTerms
 from syftmesh_core.clock import system_random, uuid7
-from syftmesh_core.errors import NotFound, Unavailable
+from syftmesh_core.errors import MeshError, NotFound, Unavailable
 from syftmesh_core.identity.device import DevicePublic, DeviceSecret
 from syftmesh_core.statement import Statement, sign_statement
 from syftmesh_executor.archive import pack_code
@@ -142,19 +144,11 @@ class FakeRuntime:
         return self.value
 
 
-@dataclass
-class FakeCall:
-    sender: str
-    sender_root: bytes
-    endpoint: str
-    request: content_pb2.RequestContent
-
-
 class Refused(Exception):
-    def __init__(self, document: Mapping[str, Any]) -> None:
-        super().__init__(document["reason"])
-        self.reason = document["reason"]
-        self.code = document["code"]
+    def __init__(self, error: MeshError) -> None:
+        super().__init__(error.reason)
+        self.reason = error.reason
+        self.code = error.code
 
 
 def device(principal: str, *, admin: bool = False, serves: bool = False) -> DeviceSecret:
@@ -269,16 +263,32 @@ class World:
         return rds_pb2.JobSubmission(**fields)
 
     async def call(self, endpoint: str, message: Any, sender: str = CAROL) -> rds_pb2.JobStatus:
-        request = content_pb2.RequestContent(body=message.SerializeToString())
-        call = FakeCall(sender, self.roots[sender], endpoint, request)
+        call = IncomingCall(
+            call_id=uuid7(self.clock),
+            sender=sender,
+            sender_root=self.roots[sender],
+            sender_device="d",
+            site=OWNER,
+            app="rds",
+            endpoint=endpoint,
+            request=content_pb2.RequestContent(body=message.SerializeToString()),
+            expires_ms=self.clock.ms + 60_000,
+        )
+        tx = Transaction()
+        try:
+            returned = await self.module.endpoints.handle(call, tx)
+        except MeshError as error:
+            raise Refused(error) from error
 
-        def commit(work: Callable[[], content_pb2.ReplyContent]) -> content_pb2.ReplyContent:
+        def end() -> content_pb2.ReplyContent:
             with self.module.database.transaction():
-                return work()
+                return tx.content(returned)
 
-        reply = await self.module.endpoints.handle(call, commit)
-        if reply.status != 200:
-            raise Refused(json.loads(reply.body))
+        # In another thread, as the inbox does it.
+        reply = await asyncio.to_thread(end)
+        error = problem_error(reply)
+        if error is not None:
+            raise Refused(error)
         return rds_pb2.JobStatus.FromString(reply.body)
 
     async def submit(self, **changes: Any) -> str:

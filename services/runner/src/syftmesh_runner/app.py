@@ -11,6 +11,9 @@ from typing import Any, Final
 import grpc
 import structlog
 from mesh.rds.v1 import rds_service_pb2, rds_service_pb2_grpc
+from syftmesh_client.inbox import SqliteInbox
+from syftmesh_client.node import Node
+from syftmesh_client.serving import Refusal
 from syftmesh_core.clock import Clock, Random
 from syftmesh_core.errors import MeshError
 from syftmesh_core.identity.device import DeviceSecret
@@ -20,16 +23,17 @@ from syftmesh_runner import convert
 from syftmesh_runner.adapters.audit_store import SqliteAudit
 from syftmesh_runner.adapters.database import Database
 from syftmesh_runner.adapters.dataset_store import SqliteDatasets
+from syftmesh_runner.adapters.hub_file import DatasiteFiles
 from syftmesh_runner.adapters.job_store import SqliteJobs, SqliteReleases, SqliteSeals
 from syftmesh_runner.adapters.runtime_identity import RunningRuntime
 from syftmesh_runner.adapters.state_folder import StateFolder
-from syftmesh_runner.consumers import RdsEndpoints
+from syftmesh_runner.consumers import APP, RdsEndpoints
 from syftmesh_runner.domain.arrival import Arrival
 from syftmesh_runner.domain.audit import AuditTrail
 from syftmesh_runner.domain.catalogue import Catalogue
 from syftmesh_runner.domain.decision import Decision
 from syftmesh_runner.domain.execution import Execution, RunLimits
-from syftmesh_runner.domain.ledger import Ledger
+from syftmesh_runner.domain.ledger import RUNNER, Ledger
 from syftmesh_runner.domain.ports import HubFiles, KeyDirectory, RuntimeIdentity
 from syftmesh_runner.domain.publication import Publication
 from syftmesh_runner.domain.release import Release
@@ -41,6 +45,7 @@ from syftmesh_runner.settings import RunnerSettings
 DATABASE_FILE: Final = "rds.sqlite3"
 SOCKET_FILE: Final = "runner.sock"
 PROBE_RETRY_S: Final = 3600.0
+CALLS_RETRY_S: Final = 30.0
 _SERVICES: Final = ("DatasetService", "JobService", "AuditService")
 
 
@@ -94,6 +99,7 @@ class RunnerModule:
         self._work = work
         self.database = database
         self.endpoints = endpoints
+        self._stop = asyncio.Event()
         self._log: Any = structlog.get_logger("syftmesh.runner")
 
     @property
@@ -129,14 +135,15 @@ class RunnerModule:
         tasks.create_task(self._every(self._settings.expire_every_s, self._expire), name="runner-expiry")
         tasks.create_task(self._every(PROBE_RETRY_S, self._probe), name="runner-probe")
         if self._work.serve_calls is not None:
-            tasks.create_task(self._work.serve_calls(), name="runner-calls")
+            tasks.create_task(self._serve_calls(self._work.serve_calls), name="runner-calls")
 
     async def ready(self) -> None:
         """Return when the database answers."""
-        self.database.connection.execute("SELECT 1").fetchone()
+        self.database.row("SELECT 1")
 
     async def drain(self) -> None:
-        """End every run; it is told as lost, for it is not begun again."""
+        """Take no more calls, and end every run; it is told as lost, for it is not begun again."""
+        self._stop.set()
         await self._work.execution.close()
 
     def close(self) -> None:
@@ -144,9 +151,23 @@ class RunnerModule:
         self.database.close()
         self._folder.close()
 
-    def serve_calls_by(self, serve: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Let `serve` take calls once the module starts."""
+    def serve_calls_by(self, serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+        """Let `serve` take calls once the module starts, until the event it is given is set."""
         self._work.serve_calls = serve
+
+    async def audit_refusal(self, refusal: Refusal) -> None:
+        """Write down a call that was refused before any handler saw it; its sender is not proven."""
+        facts = {"call_id": refusal.call_id, "claimed_sender": refusal.sender, "reason": refusal.reason}
+        self._state.audit.append("call.refused", RUNNER, facts)
+
+    async def _serve_calls(self, serve: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+        while not self._stop.is_set():
+            try:
+                await serve(self._stop)
+            except MeshError as error:
+                # The owner's API goes on without the hub; a device that was revoked may be listed anew.
+                self._log.error("runner.calls_refused", reason=error.reason)
+                await asyncio.sleep(CALLS_RETRY_S)
 
     async def _expire(self) -> None:
         self._work.decision.expire()
@@ -171,7 +192,35 @@ class Workers:
     publication: Publication
     release: Release
     decision: Decision
-    serve_calls: Callable[[], Coroutine[Any, Any, None]] | None = None
+    serve_calls: Callable[[asyncio.Event], Coroutine[Any, Any, None]] | None = None
+
+
+def build(settings: RunnerSettings, *, node: Node, executor: Executor) -> RunnerModule:
+    """Return the runner of a device at work, which serves the app `rds` of its owner's datasite.
+
+    Args:
+        settings: What the runner is told.
+        node: The runner's own device; open for as long as the module is used.
+        executor: Runs code in isolation.
+
+    Raises:
+        Unavailable: STATE_UNUSABLE, STATE_IN_USE, DATABASE_UNUSABLE.
+    """
+    module = assemble(
+        settings,
+        Surroundings(
+            device=node.keystore.device,
+            keys=node.directory,
+            hub=DatasiteFiles(node.files),
+            executor=executor,
+            clock=node.clock,
+            random=node.random,
+        ),
+    )
+    inbox = SqliteInbox(module.database.connection, lock=module.database.lock)
+    loop = node.serving(inbox, {APP: module.endpoints}, audit=module.audit_refusal)
+    module.serve_calls_by(loop.run)
+    return module
 
 
 def assemble(settings: RunnerSettings, around: Surroundings) -> RunnerModule:

@@ -22,6 +22,12 @@ class RunnerSettings(ServiceSettings):
     server_url: str = "http://127.0.0.1:8080"
     """The hub's address as people type it; the gRPC address is read from it."""
 
+    local_token_file: Path | None = None
+    """Local token of an embedded mesh, by which the runner logs in by itself; unset everywhere else."""
+
+    join_token_file: Path | None = None
+    """File (0600) with a join token that works once, for the first login; unset when there are tokens."""
+
     reviewers: frozenset[str] = frozenset()
     """E-mails that may decide beside the owner; each signs with an admin device of their own."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from syftmesh_core.errors import Unavailable
 
@@ -67,11 +68,16 @@ _MIGRATIONS: Final = (
 class Database:
     """An open database; made by `open`.
 
-    Everything uses it from the one thread of the event loop, and nothing waits inside a transaction.
+    Threads take turns by `lock`, which the inbox shares; nothing waits for anything else inside a transaction.
+
+    Attributes:
+        connection: In autocommit mode.
+        lock: Held while the connection is used.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
+        self.lock = threading.RLock()
 
     @classmethod
     def open(cls, path: Path) -> Database:
@@ -83,7 +89,7 @@ class Database:
         try:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
             path.chmod(0o600)
-            connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
@@ -99,16 +105,33 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Begin, or join the transaction that is open: then its owner commits."""
-        if self.connection.in_transaction:
-            yield
-            return
-        self.connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
-        self.connection.execute("COMMIT")
+        with self.lock:
+            if self.connection.in_transaction:  # ours: no other thread leaves one open without the lock
+                yield
+                return
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        with self.lock:
+            return self.connection.execute(sql, tuple(parameters)).fetchall()
+
+    def row(self, sql: str, parameters: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """Return the first row of a query, None when there is none."""
+        found = self.rows(sql, parameters)
+        return found[0] if found else None
+
+    def write(self, sql: str, parameters: Sequence[object] = ()) -> None:
+        """Execute a statement, in the transaction that is open or in one of its own."""
+        with self.transaction():
+            self.connection.execute(sql, tuple(parameters))
 
     def close(self) -> None:
         """Close the database."""

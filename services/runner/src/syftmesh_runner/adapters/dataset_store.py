@@ -17,35 +17,32 @@ class SqliteDatasets:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._connection = database.connection
 
     def get(self, name: str) -> Dataset | None:
         """Return a dataset, None when there is none."""
-        row = self._connection.execute("SELECT document FROM datasets WHERE name = ?", (name,)).fetchone()
+        row = self._database.row("SELECT document FROM datasets WHERE name = ?", (name,))
         return _DATASET.validate_json(row[0]) if row else None
 
     def save(self, dataset: Dataset) -> None:
         """Store a new or changed dataset."""
         document = _DATASET.dump_json(dataset).decode()
-        with self._database.transaction():
-            self._connection.execute(
-                "INSERT OR REPLACE INTO datasets (name, document, published) VALUES (?, ?, ?)",
-                (dataset.name, document, dataset.published),
-            )
+        self._database.write(
+            "INSERT OR REPLACE INTO datasets (name, document, published) VALUES (?, ?, ?)",
+            (dataset.name, document, dataset.published),
+        )
 
     def delete(self, name: str) -> None:
         """Forget a dataset."""
-        with self._database.transaction():
-            self._connection.execute("DELETE FROM datasets WHERE name = ?", (name,))
+        self._database.write("DELETE FROM datasets WHERE name = ?", (name,))
 
     def page(self, limit: int, after: str) -> Sequence[Dataset]:
         """Return at most `limit` datasets by name, after a name."""
-        rows = self._connection.execute(
+        rows = self._database.rows(
             "SELECT document FROM datasets WHERE name > ? ORDER BY name LIMIT ?", (after, limit)
         )
         return [_DATASET.validate_json(row[0]) for row in rows]
 
     def unpublished(self) -> Sequence[Dataset]:
         """Return the datasets whose card and mock are not at the hub."""
-        rows = self._connection.execute("SELECT document FROM datasets WHERE published = 0 ORDER BY name")
+        rows = self._database.rows("SELECT document FROM datasets WHERE published = 0 ORDER BY name")
         return [_DATASET.validate_json(row[0]) for row in rows]

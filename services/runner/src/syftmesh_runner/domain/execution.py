@@ -30,6 +30,7 @@ from syftmesh_runner.domain.ports import RuntimeIdentity
 from syftmesh_runner.domain.signature import ReviewerCheck
 from syftmesh_runner.domain.state import SiteState
 from syftmesh_runner.domain.table import read_tables
+from syftmesh_runner.domain.wake import Wake
 
 CANCEL_WAIT_S: Final = 10.0
 RETRY_S: Final = 15.0
@@ -104,7 +105,7 @@ class Execution:
         self._executor = executor
         self._limits = limits
         self._parallel = parallel
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self._ended: dict[str, asyncio.Event] = {}
         self._probed_s: float | None = None
         self._report: ProbeReport | None = None

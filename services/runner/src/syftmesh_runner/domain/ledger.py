@@ -26,7 +26,7 @@ class Ledger:
         jobs: Where jobs are.
         audit: Where every step is written down.
         clock: Source of times.
-        wakes: Called after each step, in order; they start nothing by themselves.
+        wakes: Called after each step, maybe from another thread and before its transaction is committed.
     """
 
     def __init__(

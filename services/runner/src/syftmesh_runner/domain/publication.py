@@ -20,6 +20,7 @@ from syftmesh_runner.domain.job import Job
 from syftmesh_runner.domain.ledger import RUNNER
 from syftmesh_runner.domain.ports import HubFiles, KeyDirectory
 from syftmesh_runner.domain.state import SiteState
+from syftmesh_runner.domain.wake import Wake
 
 RETRY_S: Final = 2.0
 MAX_RETRY_S: Final = 60.0
@@ -54,9 +55,9 @@ class Publication:
         self._encode_card = encode_card
         self._encode_status = encode_status
         self._reseal_s = reseal_s
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self._asked: set[str] = set()
-        self._reseal_wake = asyncio.Event()
+        self._reseal_wake = Wake()
         self._publishing = asyncio.Lock()
         self._log: Any = structlog.get_logger("syftmesh.runner")
 
@@ -102,11 +103,7 @@ class Publication:
             done = await self._round()
             delay_s = RETRY_S if done else min(MAX_RETRY_S, 2 * delay_s)
             waiting = not done or bool(self._state.datasets.unpublished())
-            try:
-                async with asyncio.timeout(delay_s if waiting else None):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            await self._wake.wait(delay_s if waiting else None)
 
     async def _round(self) -> bool:
         """Publish everything once; return whether nothing failed."""
@@ -168,10 +165,7 @@ class Publication:
     async def keep_sealed(self) -> None:
         """Follow the readers' device lists and seal anew for new devices, until cancelled."""
         while True:
-            try:
-                async with asyncio.timeout(self._reseal_s):
-                    await self._reseal_wake.wait()
-            except TimeoutError:
+            if not await self._reseal_wake.wait(self._reseal_s):
                 self._asked.update(self._state.seals.principals())
             self._reseal_wake.clear()
             asked, self._asked = sorted(self._asked), set()
@@ -188,6 +182,8 @@ class Publication:
             IntegrityFailure: KEY_CHANGED: nothing is sealed for a new root before a person accepted it.
             MeshError: The hub could not be asked, or a file not be written.
         """
+        if principal not in self._state.seals.principals():
+            return 0  # nothing is sealed for them, so their calls cost the hub nothing
         version = (await self._keys.devices_of(principal, refresh=True)).version
         count = 0
         for path in self._state.seals.outdated(principal, version):
