@@ -101,6 +101,7 @@ class ServingLoop:
         self._opening: set[str] = set()
         self._permits = asyncio.Semaphore(_OPENING_AT_ONCE)
         self._epoch = 0
+        self._tasks: asyncio.TaskGroup | None = None
         self._connected = asyncio.Event()
 
     @property
@@ -121,6 +122,7 @@ class ServingLoop:
         self._epoch = await asyncio.to_thread(self._inbox.highest_epoch)
         try:
             async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
                 self._worker.start(tasks)
                 for found in await asyncio.to_thread(self._inbox.unfinished):
                     self._worker.begin(found.call, was_running=found.was_running)
@@ -167,7 +169,7 @@ class ServingLoop:
                 await stream.write(rpc.ServeRequest(hello=hello))
                 writing = tasks.create_task(self._write(stream))
                 async for frame in stream:
-                    await self._take(frame, tasks)
+                    await self._take(frame)
                 writing.cancel()
         except* MeshError as group:
             raise _first(group) from None
@@ -185,7 +187,7 @@ class ServingLoop:
                 return
             out.task_done()
 
-    async def _take(self, frame: rpc.ServeResponse, tasks: asyncio.TaskGroup) -> None:
+    async def _take(self, frame: rpc.ServeResponse) -> None:
         self._traffic.add_received(TrafficKind.MESSAGE, frame.ByteSize())
         kind = frame.WhichOneof("frame")
         if kind == "welcome":
@@ -194,22 +196,23 @@ class ServingLoop:
             _log.info("serving.connected", site=self._site, epoch=frame.welcome.epoch)
             await self._resend()
         elif kind == "delivery":
-            await self._take_delivery(frame.delivery, tasks)
+            await self._take_delivery(frame.delivery)
         elif kind == "reply_accepted":
             await asyncio.to_thread(self._inbox.settle, frame.reply_accepted.call_id)
 
-    async def _take_delivery(self, delivery: rpc.ServeResponse.Delivery, tasks: asyncio.TaskGroup) -> None:
+    async def _take_delivery(self, delivery: rpc.ServeResponse.Delivery) -> None:
         if delivery.epoch < self._epoch:
             _log.warning("serving.epoch_refused", epoch=delivery.epoch, highest=self._epoch)
             return
         await self._see_epoch(delivery.epoch)
         call_id = delivery.message.envelope.call_id
-        if call_id in self._opening:
+        if call_id in self._opening or self._tasks is None:
             return
         self._opening.add(call_id)
         await self._permits.acquire()
-        # The router sends a sender's next call only after RECEIVED, so opening at once keeps the order.
-        tasks.create_task(self._receive(delivery.message))
+        # The router sends a sender's next call only after RECEIVED, so opening at once keeps the order. It is
+        # no task of the stream: a call that is stored when the stream breaks must begin all the same.
+        self._tasks.create_task(self._receive(delivery.message))
 
     async def _receive(self, message: pb.Message) -> None:
         call_id = message.envelope.call_id
@@ -219,14 +222,18 @@ class ServingLoop:
                 # An answer would end the other sender's call.
                 await self._tell_audit(message.envelope, "CALL_ID_REUSED")
                 return
-            if known is None:
+            # RECEIVED goes first: it is what the router waits for.
+            if known is not None:
+                self._received(call_id)
+                if known.reply is not None:
+                    self._finished(known.reply)
+            else:
                 await self._open(message)
-            self._received(call_id)
-            if known is not None and known.reply is not None:
-                self._finished(known.reply)
         except (Unavailable, DeadlineExceeded) as error:
             # Not acknowledged, so the router brings it again.
             _log.info("serving.postponed", call_id=call_id, reason=error.reason)
+        except Exception:  # noqa: BLE001 - a consumer loop: not acknowledged either
+            _log.exception("serving.failed", call_id=call_id)
         finally:
             self._opening.discard(call_id)
             self._permits.release()
@@ -239,7 +246,9 @@ class ServingLoop:
         except MeshError as error:
             await self._refuse(message.envelope, error)
             return
-        if await asyncio.to_thread(self._inbox.accept, call):
+        fresh = await asyncio.to_thread(self._inbox.accept, call)
+        self._received(call.call_id)
+        if fresh:
             self._worker.begin(call, was_running=False)
 
     async def _refuse(self, envelope: pb.Envelope, error: MeshError) -> None:
@@ -247,7 +256,9 @@ class ServingLoop:
         reply = OutReply(envelope.call_id, pb.CALL_STATE_FAILED, failure_reason=shown)
         call = _unproven(envelope)
         await self._tell_audit(envelope, error.reason)
-        if await asyncio.to_thread(self._inbox.refuse, call, reply):
+        fresh = await asyncio.to_thread(self._inbox.refuse, call, reply)
+        self._received(call.call_id)
+        if fresh:
             self._finished(reply)
 
     async def _tell_audit(self, envelope: pb.Envelope, reason: str) -> None:

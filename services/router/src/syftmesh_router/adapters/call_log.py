@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -86,7 +86,7 @@ class JetStreamCallLog:
             subject.dead(call.site, call.call_id), convert.message_of(message), message_id=f"{call.call_id}/d"
         )
 
-    async def arrivals(self, site: str) -> AsyncIterator[str]:
+    async def arrivals(self, site: str) -> AsyncGenerator[str, None]:
         """Iterate over the senders of calls to `site`, stored and to come."""
         durable = f"site_{safe_token(site)}"
         unsettled = self._unsettled.setdefault(site, {})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,8 +136,9 @@ class SiteDelivery:
                 for sender in list(self._lines):
                     self.wake(sender)
                 tasks.create_task(self._wake_on_change())
-                async for sender in self._calls.arrivals(self.site):
-                    self.wake(sender)
+                async with aclosing(self._calls.arrivals(self.site)) as senders:
+                    async for sender in senders:
+                        self.wake(sender)
         finally:
             self._tasks = None
             with suppress(MeshError):

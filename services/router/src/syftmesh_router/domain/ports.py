@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,7 +65,7 @@ class CallLog(Protocol):
         """Write a call that cannot be delivered to the dead letters, durably."""
         ...
 
-    def arrivals(self, site: str) -> AsyncIterator[str]:
+    def arrivals(self, site: str) -> AsyncGenerator[str, None]:
         """Iterate over the senders of calls to `site`: of what is stored, then of what comes, for ever."""
         ...
 
