@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import lzma
-import secrets
+import random
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -131,7 +131,10 @@ def test_honest_statistics_pass() -> None:
 
 
 def test_random_bytes_as_text_do_not_raise_alarms() -> None:
-    text = "\n".join(secrets.token_hex(32) + " " + secrets.token_urlsafe(32) for _ in range(200))
+    # Drawn from a fixed seed: six digits of an identifier do stand in random text now and then, and must block.
+    draw = random.Random(20261124).randbytes
+    encoded = ((draw(32).hex(), base64.urlsafe_b64encode(draw(32)).decode().rstrip("=")) for _ in range(200))
+    text = "\n".join(" ".join(line) for line in encoded)
     assert "PRIVATE_VALUE" not in rules("weights.txt", text)
 
 
