@@ -41,6 +41,7 @@ class BusConnection:
         self._listeners: list[StateListener] = []
         self._connected = asyncio.Event()
         self._generation = 0
+        self._closed = False
         self._probe = ""
         self._log: Any = structlog.get_logger("syftmesh.bus")
 
@@ -115,12 +116,18 @@ class BusConnection:
 
     async def close(self) -> None:
         """Close the connection; subscriptions and consumers end."""
+        self._closed = True
         await self._client.close()
 
     @property
     def is_connected(self) -> bool:
         """Return whether the connection stands now."""
         return self._connected.is_set() and self._client.is_connected
+
+    @property
+    def is_closed(self) -> bool:
+        """Return whether `close` was called; consumers end then."""
+        return self._closed
 
     @property
     def generation(self) -> int:
@@ -147,6 +154,8 @@ class BusConnection:
         Raises:
             Unavailable: It does not within `timeout_s` seconds (BUS_UNREACHABLE).
         """
+        if self._closed:
+            raise unreachable()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._connected.wait()
@@ -160,8 +169,10 @@ class BusConnection:
         answered request of our own prove that the server has read everything that was written before.
 
         Raises:
-            Unavailable: Not within the timeout (BUS_UNREACHABLE).
+            Unavailable: Not within the timeout, or not connected now (BUS_UNREACHABLE).
         """
+        if not self.is_connected:
+            raise unreachable()
         try:
             await self._client.flush(timeout=int(self._timeout_s) or 1)
             await self._client.flush(timeout=int(self._timeout_s) or 1)

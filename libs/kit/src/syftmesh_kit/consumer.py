@@ -122,8 +122,22 @@ async def ordered_messages(
                 last = message.sequence
                 yield message
         except (nats.errors.Error, TimeoutError, Unavailable) as error:
+            if _ends(bus):
+                return
             _log.debug("consumer.restarted", stream=stream, after=last, kind=type(error).__name__)
             await asyncio.sleep(_RETRY_S)
+
+
+def _ends(bus: Bus) -> bool:
+    """Return whether the bus was closed for good, so that the iteration ends.
+
+    nats-py turns the cancellation of a waiting task into ConnectionClosedError when the connection is closed in the
+    same moment; the task would then run on for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return bus.is_closed
 
 
 def _ordered_config(
@@ -216,6 +230,8 @@ async def pulled_messages(
                 with suppress(nats.errors.Error):
                     await subscription.unsubscribe()
         except (nats.errors.Error, TimeoutError, Unavailable) as error:
+            if _ends(bus):
+                return
             _log.debug("consumer.restarted", stream=stream, durable=durable, kind=type(error).__name__)
             await asyncio.sleep(_RETRY_S)
 
