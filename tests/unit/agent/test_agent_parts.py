@@ -11,10 +11,10 @@ from mesh.agent.v1 import agent_service_pb2 as pb
 from mesh.rpc.v1.content_pb2 import RequestContent
 from syftmesh_agent.adapters.traffic_ledger import TrafficLedger
 from syftmesh_agent.app import build, listen_address
+from syftmesh_agent.consumers import UnknownApp
 from syftmesh_agent.domain.status import AgentStatus, total_sent
 from syftmesh_agent.servicer import PUBLIC_METHODS, AgentServicer
 from syftmesh_agent.settings import AgentSettings
-from syftmesh_agent.unknown_app import UnknownApp
 from syftmesh_client.incoming import IncomingCall, Transaction
 from syftmesh_client.node import read_private
 from syftmesh_core.errors import InvalidInput, NotFound, Unavailable, WrongState

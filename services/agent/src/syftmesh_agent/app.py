@@ -23,10 +23,10 @@ from syftmesh_core.errors import MeshError, Unavailable
 from syftmesh_core.layout import standard_layout
 
 from syftmesh_agent.adapters.traffic_ledger import TrafficLedger
+from syftmesh_agent.consumers import UnknownApp
 from syftmesh_agent.domain.status import AgentStatus, total_sent
 from syftmesh_agent.servicer import PUBLIC_METHODS, SERVICE, AgentServicer
 from syftmesh_agent.settings import AgentSettings
-from syftmesh_agent.unknown_app import UnknownApp
 
 SOCKET_FILE: Final = "agent.sock"
 DATABASE_FILE: Final = "agent.sqlite"

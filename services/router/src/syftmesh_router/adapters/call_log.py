@@ -135,12 +135,14 @@ class JetStreamReplies:
     async def put_first(self, caller: str, reply: Reply) -> Reply:
         """Store `reply` durably unless there is one already; return the one that stands."""
         with suppress(Conflict):
-            await self._bus.publish(
+            ack = await self._bus.publish(
                 subject.replies(caller, reply.call_id),
                 convert.reply_message(reply),
                 message_id=f"{reply.call_id}/r",
                 expected_last=0,
             )
+            if not ack.duplicate:
+                return reply
         # A repeated message id counts as success whatever it carries, so what stands is read back.
         kept = await self.get(caller, reply.call_id)
         return kept or reply

@@ -33,12 +33,14 @@ class DeliveryTimes:
         direct_s: Seconds for RECEIVED on the direct path before the call is stored.
         stored_s: Seconds for RECEIVED of a stored call.
         retry_s: Pause after a failed delivery, doubled each time.
+        note_s: Seconds that a directly delivered call has to end before its delivery is noted.
         attempts: Failed deliveries after which a call is a dead letter.
     """
 
     direct_s: float = 0.2
     stored_s: float = 5.0
     retry_s: float = 0.2
+    note_s: float = 0.05
     attempts: int = 5
 
 
@@ -114,7 +116,7 @@ class SiteDelivery:
             if link is Absence.NOT_SERVED:
                 return await self._end_unserved(record)
             if not store and not isinstance(link, Absence):
-                delivered = await self._direct(line, link, message)
+                delivered = await self._direct(line, link, message, record)
                 if delivered is not None:
                     return delivered
             await self._acceptance.append(message)
@@ -154,7 +156,9 @@ class SiteDelivery:
         self._number += 1
         return self.book.for_app(message.envelope.app, call_number=self._number)
 
-    async def _direct(self, line: _Line, link: DeviceLink, message: CallMessage) -> CallRecord | None:
+    async def _direct(
+        self, line: _Line, link: DeviceLink, message: CallMessage, record: CallRecord
+    ) -> CallRecord | None:
         """Try the direct path; None when it was not open or gave no RECEIVED in time."""
         epoch = self._held_epoch()
         e = message.envelope
@@ -165,9 +169,25 @@ class SiteDelivery:
                 return None
             if not await link.deliver(message, epoch, 1, self._times.direct_s):
                 return None
-            return await self._delivered(e.call_id)
+            return await self._note_delivered(record)
         finally:
             line.direct.set()
+
+    async def _note_delivered(self, record: CallRecord) -> CallRecord:
+        """Note a direct delivery, unless the reply is quicker: the call is durable at the site by now.
+
+        Were the note lost with this process, the call would only be delivered again, and the site knows it.
+        """
+        if self._tasks is None:
+            return await self._delivered(record.call_id) or record
+        self._tasks.create_task(self._delivered_later(record.call_id))
+        return record.moved(CallState.DELIVERED)
+
+    async def _delivered_later(self, call_id: str) -> None:
+        await asyncio.sleep(self._times.note_s)
+        if not self._ending.ended_here(call_id):
+            with suppress(MeshError):
+                await self._delivered(call_id)
 
     async def _delivered(self, call_id: str) -> CallRecord | None:
         while (found := await self._records.get(call_id)) is not None:

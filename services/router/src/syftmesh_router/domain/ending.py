@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from syftmesh_core.clock import Clock
@@ -15,6 +16,8 @@ from syftmesh_router.domain.record import REPLY_STATES, CallRecord, CallState, R
 
 REASON_EXPIRED = "CALL_EXPIRED"
 REASON_TOO_LARGE = "REPLY_TOO_LARGE"
+
+_RECENT: Final = 10_000
 
 _log: Any = structlog.get_logger("syftmesh.router")
 
@@ -36,6 +39,11 @@ class Ending:
         self._replies = replies
         self._clock = clock
         self._tell = listener
+        self._recent: OrderedDict[str, None] = OrderedDict()
+
+    def ended_here(self, call_id: str) -> bool:
+        """Return whether the call is known to have ended here a moment ago."""
+        return call_id in self._recent
 
     async def by_router(self, call_id: str, state: CallState, reason: str) -> CallRecord | None:
         """End a call; return the record that stands, None when there is none."""
@@ -79,7 +87,9 @@ class Ending:
                 replier_device=reply.replier_device,
             )
         kept = await self._replies.put_first(found.record.caller, reply)
-        ended = await self._final(kept.call_id, kept.state, reason=kept.failure_reason, has_reply=True)
+        ended = await self._final(
+            kept.call_id, kept.state, reason=kept.failure_reason, has_reply=True, first=found
+        )
         return ended.state if ended is not None else CallState.EXPIRED
 
     async def reply_of(self, record: CallRecord) -> Reply:
@@ -92,15 +102,29 @@ class Ending:
         return record.router_reply()
 
     async def _final(
-        self, call_id: str, state: CallState, *, reason: str, has_reply: bool = False
+        self,
+        call_id: str,
+        state: CallState,
+        *,
+        reason: str,
+        has_reply: bool = False,
+        first: Versioned | None = None,
     ) -> CallRecord | None:
-        while (found := await self._records.get(call_id)) is not None:
+        found = first or await self._records.get(call_id)
+        while found is not None:
             if found.record.state.is_final:
                 return found.record
             ended = found.record.moved(state, failure_reason=reason, has_reply=has_reply)
             written: Versioned | None = await self._records.update(found, ended)
             if written is not None:
                 _log.info("call.ended", call_id=call_id, state=state.value, reason=reason)
+                self._remember(call_id)
                 self._tell(ended)
                 return ended
+            found = await self._records.get(call_id)
         return None
+
+    def _remember(self, call_id: str) -> None:
+        self._recent[call_id] = None
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)

@@ -14,11 +14,11 @@ from syftmesh_core.errors import Unimplemented
 from syftmesh_kit.caller import current_caller
 
 from syftmesh_router import convert
-from syftmesh_router.connect_stream import ConnectStream
 from syftmesh_router.domain.desk import Desks
 from syftmesh_router.domain.dispatch import Dispatch, Requester
 from syftmesh_router.domain.ending import Ending
-from syftmesh_router.serve_stream import ServeStream
+from syftmesh_router.servicer.connect_stream import ConnectStream
+from syftmesh_router.servicer.serve_stream import ServeStream
 
 SERVICE: Final = "mesh.rpc.v1.RpcService"
 _LONGEST_WAIT_S: Final = 60.0

@@ -1,4 +1,4 @@
-"""What the agent answers for apps that nobody hosts."""
+"""Handlers of calls at the agent: what it answers for apps that nobody hosts."""
 
 from __future__ import annotations
 

@@ -1,0 +1,5 @@
+"""The router's gRPC API: unary methods and the two streams."""
+
+from syftmesh_router.servicer.api import SERVICE, RpcServicer
+
+__all__ = ["SERVICE", "RpcServicer"]
