@@ -210,7 +210,7 @@ async def test_ordered_consumer_gives_the_past_then_the_present(bus: Bus, unique
     for number in range(3):
         await bus.publish(f"{unique}.{number}", text(str(number)))
     seen: list[tuple[int, str, int]] = []
-    async with aclosing(bus.ordered_consumer(unique, from_sequence=2)) as messages:  # type: ignore[type-var]
+    async with aclosing(bus.ordered_consumer(unique, from_sequence=2)) as messages:
         async for message in messages:
             seen.append((message.sequence, message.decode(StringValue).value, message.pending))
             if message.sequence == 3:
@@ -225,7 +225,7 @@ async def test_ordered_consumer_starts_with_the_newest_per_subject(bus: Bus, uni
     for value in ("a1", "b1", "a2"):
         await bus.publish(f"{unique}.{value[0]}", text(value))
     seen = []
-    async with aclosing(bus.ordered_consumer(unique, newest_only=True)) as messages:  # type: ignore[type-var]
+    async with aclosing(bus.ordered_consumer(unique, newest_only=True)) as messages:
         async for message in messages:
             seen.append(message.decode(StringValue).value)
             if message.pending == 0:
@@ -238,7 +238,7 @@ async def test_pull_consumer_repeats_what_was_not_settled(bus: Bus, unique: str)
     for value in ("ack", "nak", "term"):
         await bus.publish(f"{unique}.a", text(value))
     seen: list[tuple[str, int]] = []
-    async with aclosing(bus.pull_consumer(unique, "worker")) as deliveries:  # type: ignore[type-var]
+    async with aclosing(bus.pull_consumer(unique, "worker")) as deliveries:
         async for delivery in deliveries:
             value = delivery.message.decode(StringValue).value
             seen.append((value, delivery.message.deliveries))
@@ -257,7 +257,7 @@ async def test_pull_consumer_redelivers_after_the_wait(bus: Bus, unique: str) ->
     await bus.ensure_stream(spec(unique))
     await bus.publish(f"{unique}.a", text("1"))
     settings = ConsumerSettings(ack_wait_s=0.3)
-    async with aclosing(bus.pull_consumer(unique, "worker", settings=settings)) as deliveries:  # type: ignore[type-var]
+    async with aclosing(bus.pull_consumer(unique, "worker", settings=settings)) as deliveries:
         assert (await anext(deliveries)).message.deliveries == 1
         assert (await anext(deliveries)).message.deliveries == 2
 
@@ -309,7 +309,7 @@ async def test_kv_lists_by_prefix_and_watches(bus: Bus, unique: str) -> None:
     assert await kv.keys("x") == ["x.1", "x.2"]
     assert await kv.keys("z") == []
     seen = []
-    async with aclosing(kv.watch("x")) as entries:  # type: ignore[type-var]
+    async with aclosing(kv.watch("x")) as entries:
         async for entry in entries:
             seen.append((entry.key, entry.value, entry.pending))
             if len(seen) == 2:

@@ -64,7 +64,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_doubled_over_kills(tmp_p
         stop = asyncio.Event()
 
         async def read() -> None:
-            async with aclosing(bus.ordered_consumer("S")) as messages:  # type: ignore[type-var]
+            async with aclosing(bus.ordered_consumer("S")) as messages:
                 async for message in messages:
                     assert message.sequence == len(seen) + 1
                     seen.append(int(message.decode(StringValue).value))
@@ -89,7 +89,7 @@ async def test_nothing_acknowledged_is_lost_and_nothing_doubled_over_kills(tmp_p
 async def test_pull_consumer_goes_on_after_a_kill(tmp_path: Path) -> None:
     async with running(tmp_path) as (server, bus):
         await bus.publish("s.a", text(1))
-        async with aclosing(bus.pull_consumer("S", "worker")) as deliveries:  # type: ignore[type-var]
+        async with aclosing(bus.pull_consumer("S", "worker")) as deliveries:
             await (await anext(deliveries)).ack()
             await kill(server, bus)
             await bus.publish("s.a", text(2), message_id="2")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import nats.errors
@@ -190,10 +190,11 @@ class Bus(BusConnection):
 
     def ordered_consumer(
         self, stream: str, *, from_sequence: int = 1, subjects: Sequence[str] = (), newest_only: bool = False
-    ) -> AsyncIterator[StreamMessage]:
+    ) -> AsyncGenerator[StreamMessage, None]:
         """Iterate over a stream in order, for ever: what is stored, then what comes (for read models).
 
-        Survives lost messages, restarts of the server and reconnects; never skips or repeats a sequence.
+        Wrap it in `contextlib.aclosing` when leaving early; it ends when the bus is closed. Survives lost
+        messages, restarts of the server and reconnects; never skips or repeats a sequence.
 
         Args:
             stream: Name of the stream; it is waited for when it is missing.
@@ -211,7 +212,7 @@ class Bus(BusConnection):
         *,
         subjects: Sequence[str] = (),
         settings: ConsumerSettings | None = None,
-    ) -> AsyncIterator[Delivery]:
+    ) -> AsyncGenerator[Delivery, None]:
         """Iterate over the deliveries of a durable consumer with explicit acknowledgements, for ever.
 
         The consumer is created when it is missing. Each delivery is settled by the caller with

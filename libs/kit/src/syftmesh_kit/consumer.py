@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -108,7 +108,7 @@ def stream_message(raw: Msg) -> tuple[StreamMessage, int]:
 
 async def ordered_messages(
     bus: Bus, stream: str, from_sequence: int, subjects: tuple[str, ...], *, newest_only: bool
-) -> AsyncIterator[StreamMessage]:
+) -> AsyncGenerator[StreamMessage, None]:
     """See `Bus.ordered_consumer`.
 
     The consumer is ephemeral and kept in memory: after a gap, silence or a reconnect a new one starts
@@ -118,9 +118,10 @@ async def ordered_messages(
     while True:
         config = _ordered_config(from_sequence, last, subjects, newest_only=newest_only)
         try:
-            async for message in _one_session(bus, stream, config):
-                last = message.sequence
-                yield message
+            async with aclosing(_one_session(bus, stream, config)) as session:
+                async for message in session:
+                    last = message.sequence
+                    yield message
         except (nats.errors.Error, TimeoutError, Unavailable) as error:
             if _ends(bus):
                 return
@@ -163,7 +164,9 @@ def _ordered_config(
     return config
 
 
-async def _one_session(bus: Bus, stream: str, config: api.ConsumerConfig) -> AsyncIterator[StreamMessage]:
+async def _one_session(
+    bus: Bus, stream: str, config: api.ConsumerConfig
+) -> AsyncGenerator[StreamMessage, None]:
     """Yield until something was missed, then return; a new session goes on behind it."""
     await bus.wait_connected(60.0)
     generation = bus.generation
@@ -211,7 +214,7 @@ async def _control(bus: Bus, raw: Msg, expected: int) -> bool:
 
 async def pulled_messages(
     bus: Bus, stream: str, durable: str, subjects: tuple[str, ...], settings: ConsumerSettings
-) -> AsyncIterator[Delivery]:
+) -> AsyncGenerator[Delivery, None]:
     """See `Bus.pull_consumer`."""
     while True:
         try:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from syftmesh_core.errors import (
     BY_CODE,
@@ -116,7 +117,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> MeshError:
             status = status_pb2.Status()
             try:
                 status.ParseFromString(value if isinstance(value, bytes) else value.encode("latin-1"))
-            except ValueError:  # DecodeError: the other side is not ours
+            except DecodeError:  # the other side is not ours
                 break
             ours = from_status(status)
             if ours is not None:

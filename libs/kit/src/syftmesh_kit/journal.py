@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -150,8 +150,11 @@ class Journaler:
         return await self._lease.renew({"epoch": self._epoch, "last": self._last})
 
     async def _read(self, queue: asyncio.Queue[StreamMessage]) -> None:
-        async for message in self._bus.ordered_consumer(self._stream, from_sequence=self._last + 1):
-            await queue.put(message)
+        async with aclosing(
+            self._bus.ordered_consumer(self._stream, from_sequence=self._last + 1)
+        ) as messages:
+            async for message in messages:
+                await queue.put(message)
 
     async def _write(self, batch: list[StreamMessage]) -> None:
         last = batch[-1].sequence

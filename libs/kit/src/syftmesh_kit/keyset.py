@@ -11,6 +11,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -57,10 +58,11 @@ class KvMirror:
                 break
             except (Unavailable, NotFound):  # its owner declares it in a moment
                 await asyncio.sleep(_RETRY_S)
-        async for entry in self._kv.watch():
-            self._apply(entry)
-            if entry.pending == 0:
-                self._caught_up.set()
+        async with aclosing(self._kv.watch()) as entries:
+            async for entry in entries:
+                self._apply(entry)
+                if entry.pending == 0:
+                    self._caught_up.set()
 
     async def ready(self) -> None:
         """Return when the bucket's state is known.

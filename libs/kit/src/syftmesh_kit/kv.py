@@ -5,7 +5,8 @@ Keys are made with `subject.kv_key`, so that nobody's text becomes a wildcard.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -116,21 +117,23 @@ class KvBucket:
 
     async def keys(self, prefix: str = "") -> list[str]:
         """Return the live keys, those that start with the key parts `prefix` (``a.b``) when given, sorted."""
-        return sorted([entry.key async for entry in self.entries(prefix)])
+        async with aclosing(self.entries(prefix)) as entries:
+            return sorted([entry.key async for entry in entries])
 
-    async def entries(self, prefix: str = "") -> AsyncIterator[KvEntry]:
+    async def entries(self, prefix: str = "") -> AsyncGenerator[KvEntry, None]:
         """Iterate over the live entries as they are now, then end; `prefix` as in `keys`."""
         subjects = (self._filter(prefix),)
         state = await self._bus.subject_count(self._stream, subjects[0])
         if state == 0:
             return
-        async for entry in self.watch(prefix):
-            if entry.value is not None:
-                yield entry
-            if entry.pending == 0:
-                return
+        async with aclosing(self.watch(prefix)) as watching:
+            async for entry in watching:
+                if entry.value is not None:
+                    yield entry
+                if entry.pending == 0:
+                    return
 
-    async def watch(self, prefix: str = "") -> AsyncIterator[KvEntry]:
+    async def watch(self, prefix: str = "") -> AsyncGenerator[KvEntry, None]:
         """Iterate over the present entries, then over every change, for ever; deletions have the value None.
 
         An empty bucket yields nothing until something is written: use `caught_up` of `keyset.KvMirror`.
@@ -138,10 +141,11 @@ class KvBucket:
         consumer = self._bus.ordered_consumer(
             self._stream, subjects=(self._filter(prefix),), newest_only=True
         )
-        async for message in consumer:
-            value = None if _gone(message.headers) else message.payload
-            key = message.subject.removeprefix(self._prefix)
-            yield KvEntry(key, value, message.sequence, message.time_ms, message.pending)
+        async with aclosing(consumer):
+            async for message in consumer:
+                value = None if _gone(message.headers) else message.payload
+                key = message.subject.removeprefix(self._prefix)
+                yield KvEntry(key, value, message.sequence, message.time_ms, message.pending)
 
     async def _write(self, key: str, value: bytes, headers: dict[str, str], last: int | None = None) -> int:
         subject = self._subject(key)
