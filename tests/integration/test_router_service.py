@@ -142,13 +142,14 @@ class Device:
     attempts: list[int] = field(default_factory=list)
     accepted: dict[str, int] = field(default_factory=dict)
     epoch: int = 0
+    highest: int = 0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     out: asyncio.Queue[Any] = field(default_factory=asyncio.Queue)
 
     async def run(self) -> None:
         stream = self.stub.Serve()
-        hello = rpc.ServeRequest.Hello(site=self.site, apps=self.apps)
+        hello = rpc.ServeRequest.Hello(site=self.site, apps=self.apps, highest_epoch=self.highest)
         await stream.write(rpc.ServeRequest(hello=hello))
         writer = asyncio.create_task(self._write(stream))
         try:
@@ -511,6 +512,34 @@ async def test_lease_holder_that_dies_is_followed_with_a_higher_epoch(tmp_path):
             assert site.epoch > first_epoch
             reply = (await alice.Call(rpc.CallRequest(message=message(b"x")), timeout=10)).reply
             assert reply.body == b"re:x"
+
+
+async def test_site_that_has_seen_a_higher_epoch_is_served_with_one_above_it(tmp_path):
+    """As after a rebuild of the hub's state, when terms start anew."""
+    async with running(tmp_path) as found, found.client(ALICE) as alice:
+        async with device(found, highest=50) as site:
+            assert site.epoch > 50
+            await alice.Call(rpc.CallRequest(message=message()), timeout=10)
+        async with device(found) as site:
+            assert site.epoch > 51
+
+
+async def test_malformed_frames_end_the_stream(tmp_path):
+    async with running(tmp_path) as found, found.client(BOB) as bob:
+        received = rpc.ServeRequest(received=rpc.ServeRequest.Received(call_id="x"))
+        for first in (received, rpc.ServeRequest(), rpc.ServeRequest(hello=rpc.ServeRequest.Hello(site=BOB))):
+            stream = bob.Serve()
+            await stream.write(first)
+            assert await refusal(stream.read(), InvalidInput) == "FRAME_INVALID"
+        site = Device(bob)
+        site.out.put_nowait(rpc.ServeRequest(hello=rpc.ServeRequest.Hello(site=BOB)))
+        assert await refusal(site.run(), InvalidInput) == "FRAME_INVALID"
+        site = Device(bob)
+        site.reply(uuid7(CLOCK), b"", pb.CALL_STATE_EXPIRED)
+        assert await refusal(site.run(), InvalidInput) == "FRAME_INVALID"
+        stream = bob.Connect()
+        await stream.write(rpc.ConnectRequest())
+        assert await refusal(stream.read(), InvalidInput) == "FRAME_INVALID"
 
 
 async def test_kill_of_the_bus_and_restart_of_the_router_lose_nothing(tmp_path):
