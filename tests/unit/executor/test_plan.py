@@ -42,6 +42,12 @@ def test_only_output_and_scratch_are_writable(spec: RunSpec) -> None:
     assert arguments.count("--tmpfs") == len(sized)
 
 
+def test_a_runtime_below_tmp_is_not_hidden_by_the_scratch_folder(spec: RunSpec) -> None:
+    runtime = Runtime(Path("/tmp/clone/.venv/bin/python"), (Path("/tmp/clone/.venv"),))
+    arguments = sandbox_arguments(spec, runtime, {})
+    assert arguments.index("/tmp") < arguments.index("/tmp/clone/.venv")
+
+
 def test_every_namespace_is_new(spec: RunSpec) -> None:
     arguments = sandbox_arguments(spec, RUNTIME, {})
     for name in ("user", "ipc", "pid", "net", "uts", "cgroup"):

@@ -121,7 +121,7 @@ def sandbox_arguments(spec: RunSpec, runtime: Runtime, environment: Mapping[str,
     arguments = [item for name in NAMESPACES for item in [f"--unshare-{name}"]]
     arguments += ["--disable-userns", "--uid", str(JOB_ID), "--gid", str(JOB_ID), "--cap-drop", "ALL"]
     arguments += ["--new-session", "--die-with-parent", "--hostname", "job", "--clearenv"]
-    arguments += _system_mounts(runtime) + _kernel_mounts(spec) + _job_mounts(spec)
+    arguments += _system_mounts() + _kernel_mounts(spec) + _job_mounts(spec, runtime)
     # Last, so that the mounts above found their places; both are otherwise writable and unsized.
     arguments += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/code"]
     for name, value in environment.items():
@@ -129,7 +129,7 @@ def sandbox_arguments(spec: RunSpec, runtime: Runtime, environment: Mapping[str,
     return arguments
 
 
-def _system_mounts(runtime: Runtime) -> list[str]:
+def _system_mounts() -> list[str]:
     arguments: list[str] = []
     for name in SYSTEM_FOLDERS:
         if os.path.islink(name):  # noqa: PTH114 - on the path of every start
@@ -138,8 +138,6 @@ def _system_mounts(runtime: Runtime) -> list[str]:
             arguments += ["--ro-bind-try", name, name]
     for name in SYSTEM_FILES:
         arguments += ["--ro-bind-try", name, name]
-    for folder in runtime.bind:
-        arguments += ["--ro-bind", str(folder), str(folder)]
     return arguments
 
 
@@ -154,11 +152,14 @@ def _kernel_mounts(spec: RunSpec) -> list[str]:
     return [*arguments, "--size", str(shared), "--tmpfs", "/dev/shm"]  # noqa: S108 - inside the sandbox
 
 
-def _job_mounts(spec: RunSpec) -> list[str]:
+def _job_mounts(spec: RunSpec, runtime: Runtime) -> list[str]:
     # One page more than allowed, so that a full output means more than allowed was written.
     output_bytes = spec.limits.output_bytes + PAGE
     arguments = ["--size", str(spec.limits.disk_bytes), "--tmpfs", "/tmp"]  # noqa: S108 - inside the sandbox
     arguments += ["--size", str(output_bytes), "--tmpfs", "/output"]
+    # After /tmp, which would hide a runtime that lies below the host's /tmp.
+    for folder in runtime.bind:
+        arguments += ["--ro-bind", str(folder), str(folder)]
     arguments += ["--ro-bind", str(spec.code_dir.absolute()), "/code"]
     if not spec.datasets:
         return [*arguments, "--dir", "/data"]
