@@ -14,6 +14,6 @@ class CryptoSettings(ServiceSettings, S3Settings):
     journal: bool = True
     """Copy the key log to the object store; off only where nothing needs to outlive the message bus."""
 
-    journal_wait_s: float = Field(default=5.0, ge=0, le=60)
+    journal_wait_s: float = Field(default=15.0, ge=0, le=60)
     """Seconds a publish waits until the journal has it, which is before it is acknowledged; 0: acknowledge
     once the bus has it on disk, and let the journal follow."""
