@@ -18,12 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from syftmesh_core.clock import Clock, SystemClock
-from syftmesh_core.errors import WrongState
 
 from syftmesh_executor.capture import CappedLog
 from syftmesh_executor.mount import check_spec, job_environment
 from syftmesh_executor.output import OutputTooLargeError, collect_output
 from syftmesh_executor.port import Check, EndReason, ProbeReport, RunOutcome, RunSpec
+from syftmesh_executor.roster import Roster
 from syftmesh_executor.runtime import Runtime, running_runtime
 
 CANCEL_GRACE_S = 3.0
@@ -49,10 +49,7 @@ class ProcessExecutor:
         self._runtime = runtime or running_runtime()
         self._clock = clock or SystemClock()
         self._host_environment = os.environ if host_environment is None else host_environment
-        self._running: dict[str, asyncio.Future[EndReason]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._closed = False
+        self._roster = Roster()
 
     async def probe(self) -> ProbeReport:
         """Report that nothing is isolated; see `Executor.probe`."""
@@ -63,35 +60,18 @@ class ProcessExecutor:
 
     async def run(self, spec: RunSpec) -> RunOutcome:
         """Run code; as `Executor.run`, without asking for a probe."""
-        if self._closed:
-            raise WrongState("this executor is closed", reason="EXECUTOR_CLOSED")
-        if spec.run_id in self._running:
-            raise WrongState(
-                f"run {spec.run_id} is running already", reason="RUN_EXISTS", metadata={"run_id": spec.run_id}
-            )
+        self._roster.check(spec.run_id)
         check_spec(spec)
-        ending: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
-        self._running[spec.run_id] = ending
-        self._idle.clear()
-        try:
+        with self._roster.entry(spec.run_id) as ending:
             return await self._run(spec, ending)
-        finally:
-            del self._running[spec.run_id]
-            if not self._running:
-                self._idle.set()
 
     async def cancel(self, run_id: str) -> None:
         """End a run; see `Executor.cancel`."""
-        ending = self._running.get(run_id)
-        if ending is not None and not ending.done():
-            ending.set_result(EndReason.CANCELLED)
+        self._roster.cancel(run_id)
 
     async def close(self) -> None:
         """End every run and wait for them."""
-        self._closed = True
-        for run_id in list(self._running):
-            await self.cancel(run_id)
-        await self._idle.wait()
+        await self._roster.close()
 
     async def _run(self, spec: RunSpec, ending: asyncio.Future[EndReason]) -> RunOutcome:
         started_ms = self._clock.now_ms()

@@ -21,6 +21,7 @@ from syftmesh_executor.orphan import end_orphans
 from syftmesh_executor.output import OutputTooLargeError, collect_output
 from syftmesh_executor.port import EndReason, Finding, OutputFile, ProbeReport, RunOutcome, RunSpec
 from syftmesh_executor.probe import probe_isolation
+from syftmesh_executor.roster import Roster
 from syftmesh_executor.runtime import Runtime, running_runtime
 from syftmesh_executor.seccomp import job_filter
 from syftmesh_executor.verdict import Evidence, judge
@@ -60,10 +61,7 @@ class SandboxExecutor:
         self._host_environment = os.environ if host_environment is None else host_environment
         self._probe_passed_s: float | None = None
         self._tools: tuple[Launcher, LimitPlan] | None = None
-        self._running: dict[str, asyncio.Future[EndReason]] = {}
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._closed = False
+        self._roster = Roster()
 
     async def probe(self) -> ProbeReport:
         """Try to break out of a sandbox; see `Executor.probe`."""
@@ -87,16 +85,11 @@ class SandboxExecutor:
 
     async def cancel(self, run_id: str) -> None:
         """End a run; see `Executor.cancel`."""
-        ending = self._running.get(run_id)
-        if ending is not None and not ending.done():
-            ending.set_result(EndReason.CANCELLED)
+        self._roster.cancel(run_id)
 
     async def close(self) -> None:
         """End every run and wait for them."""
-        self._closed = True
-        for run_id in list(self._running):
-            await self.cancel(run_id)
-        await self._idle.wait()
+        await self._roster.close()
 
     def _find_tools(self) -> tuple[Launcher, LimitPlan]:
         found = self._bwrap or shutil.which("bwrap")
@@ -113,22 +106,10 @@ class SandboxExecutor:
         return Launcher(Path(found), job_filter(platform.machine())), limits
 
     async def _run(self, spec: RunSpec) -> RunOutcome:
-        if self._closed:
-            raise WrongState("this executor is closed", reason="EXECUTOR_CLOSED")
-        if spec.run_id in self._running:
-            raise WrongState(
-                f"run {spec.run_id} is running already", reason="RUN_EXISTS", metadata={"run_id": spec.run_id}
-            )
+        self._roster.check(spec.run_id)
         check_spec(spec)
-        ending: asyncio.Future[EndReason] = asyncio.get_running_loop().create_future()
-        self._running[spec.run_id] = ending
-        self._idle.clear()
-        try:
+        with self._roster.entry(spec.run_id) as ending:
             return await self._run_limited(spec, ending)
-        finally:
-            del self._running[spec.run_id]
-            if not self._running:
-                self._idle.set()
 
     async def _run_limited(self, spec: RunSpec, ending: asyncio.Future[EndReason]) -> RunOutcome:
         launcher, plan = self._tools = self._tools or self._find_tools()
