@@ -17,12 +17,13 @@ from syftmesh_core.errors import (
     PermissionDenied,
     Unavailable,
 )
+from syftmesh_core.parallel import in_parallel
 from syftmesh_core.path import MeshPath
 from syftmesh_core.record import SignedRecord
 
 from syftmesh_client.file_seal import StoredContent
 from syftmesh_client.traffic import Traffic, TrafficKind
-from syftmesh_client.transfer import Transfer, in_parallel
+from syftmesh_client.transfer import PARALLEL, Transfer
 
 WINDOW: Final = 64
 _URL_TRIES: Final = 3
@@ -100,10 +101,8 @@ class FileHub:
         for _ in range(_URL_TRIES):
             waiting = await self._targets(operation_id, site, list(unique.values()))
             try:
-                await in_parallel(
-                    self._transfer.put(target.url, target.headers, content.data)
-                    for target, content in waiting
-                )
+                puts = [self._transfer.put(target.url, target.headers, held.data) for target, held in waiting]
+                await in_parallel(puts, at_once=PARALLEL)
             except Unavailable as error:
                 if error.reason != "UPLOAD_EXPIRED":
                     raise

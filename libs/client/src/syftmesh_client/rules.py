@@ -9,6 +9,7 @@ from blake3 import blake3
 from mesh.sync.v1 import sync_pb2, sync_service_pb2, sync_service_pb2_grpc
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import IntegrityFailure, InvalidInput
+from syftmesh_core.parallel import in_parallel
 from syftmesh_core.path import RULES_FILE, MeshPath
 from syftmesh_core.permission.engine import Question, decide
 from syftmesh_core.permission.entry import Groups
@@ -19,7 +20,7 @@ from syftmesh_core.permission.tree import RuleTree
 
 from syftmesh_client.file_record import RecordVerifier, VerifiedRecord
 from syftmesh_client.traffic import Traffic, TrafficKind
-from syftmesh_client.transfer import Transfer, in_parallel
+from syftmesh_client.transfer import PARALLEL, Transfer
 
 NO_GROUPS: Final[Groups] = {}
 """Groups are nobody until the key directory carries signed group lists."""
@@ -91,9 +92,8 @@ class SiteRules:
             if len(answer.targets) != len(names):
                 raise IntegrityFailure("The hub left out a part of its answer.", reason="ANSWER_INVALID")
             targets += answer.targets
-        found = await in_parallel(
-            self._file(file, target) for file, target in zip(wanted, targets, strict=True)
-        )
+        files_read = [self._file(file, target) for file, target in zip(wanted, targets, strict=True)]
+        found = await in_parallel(files_read, at_once=PARALLEL)
         files = [(file.parent.segments, *rules) for file, rules in zip(wanted, found, strict=True) if rules]
         return RuleTree.build(path.site, files)
 

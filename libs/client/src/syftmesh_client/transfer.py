@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeVar
 
 import httpx
 from syftmesh_core.errors import IntegrityFailure, MeshError, Unavailable
@@ -118,34 +118,6 @@ class Transfer:
             if number < TRIES:
                 await self._sleep(_FIRST_PAUSE_S * 2 ** (number - 1))
         raise failure
-
-
-async def in_parallel(calls: Iterable[Coroutine[Any, Any, T]], *, at_once: int = PARALLEL) -> list[T]:
-    """Return the results of `calls` in their order, at most `at_once` under way.
-
-    Raises:
-        MeshError: That of the first to fail; the others are cancelled.
-    """
-    permits = asyncio.Semaphore(at_once)
-    waiting = list(calls)
-    tasks: list[asyncio.Task[T]] = []
-    failure: BaseException | None = None
-
-    async def permitted(call: Coroutine[Any, Any, T]) -> T:
-        async with permits:
-            return await call
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(permitted(call)) for call in waiting]
-    except* MeshError as failed:
-        failure = failed.exceptions[0]
-    finally:
-        for call in waiting:
-            call.close()  # one that never began; of a finished one this does nothing
-    if failure is not None:
-        raise failure
-    return [task.result() for task in tasks]
 
 
 def _check_get(status: int) -> None:

@@ -19,6 +19,7 @@ from syftmesh_core.errors import (
     PermissionDenied,
     Unavailable,
 )
+from syftmesh_core.parallel import in_parallel
 from syftmesh_core.path import MeshPath
 from syftmesh_core.permission.engine import find_deciding
 from syftmesh_core.record import SignedRecord, parse_record
@@ -27,8 +28,7 @@ from syftmesh_sync.domain.access import may_read
 from syftmesh_sync.domain.admission import Admitted, admit
 from syftmesh_sync.domain.candidate import Candidate, Examine
 from syftmesh_sync.domain.operation import Operation, Uploader, foreign_operation, parse_operation_id
-from syftmesh_sync.domain.parallel import in_parallel
-from syftmesh_sync.domain.ports import Entry, Ledger, Log, NewRecord, RecordWriter
+from syftmesh_sync.domain.ports import AT_ONCE, Entry, Ledger, Log, NewRecord, RecordWriter
 
 MAX_FILES: Final = 500
 _VISIBLE_S: Final = 5.0
@@ -134,7 +134,7 @@ class Commit:
                 return outcome_of(_path_of(signed), error)
             return candidate
 
-        return await in_parallel(examined(signed) for signed in records)
+        return await in_parallel((examined(signed) for signed in records), at_once=AT_ONCE)
 
 
 class _Turn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from syftmesh_core.identity.device import DevicePublic
 from syftmesh_core.path import MeshPath
@@ -14,6 +14,9 @@ from syftmesh_core.permission.tree import RuleTree
 from syftmesh_core.record import ContentHeader, SignedRecord
 
 from syftmesh_sync.domain.operation import Operation
+
+AT_ONCE: Final = 32
+"""Waits on store, keys or log under way for one request."""
 
 
 class Entry(Protocol):

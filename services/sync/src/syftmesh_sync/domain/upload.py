@@ -8,6 +8,7 @@ from typing import Final
 
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import InvalidInput, LimitExceeded, PermissionDenied
+from syftmesh_core.parallel import in_parallel
 from syftmesh_core.principal import normalise_principal
 from syftmesh_core.sealed_container import MAX_BLOB_BYTES
 
@@ -19,8 +20,7 @@ from syftmesh_sync.domain.operation import (
     foreign_operation,
     parse_operation_id,
 )
-from syftmesh_sync.domain.parallel import in_parallel
-from syftmesh_sync.domain.ports import Grant, Ledger, Log, Objects
+from syftmesh_sync.domain.ports import AT_ONCE, Grant, Ledger, Log, Objects
 
 MAX_OBJECT_BYTES: Final = MAX_BLOB_BYTES
 """16 MiB of content, with its padding and the keys of its readers when sealed."""
@@ -87,7 +87,9 @@ class OpenUpload:
         known = await self._ledger.find(operation_id) or Operation(operation_id, caller, site)
         if (known.owner, known.site) != (caller, site):
             raise foreign_operation(operation_id)
-        sizes = await in_parallel(self._objects.size(site, spec.object_id) for spec in specs)
+        sizes = await in_parallel(
+            (self._objects.size(site, spec.object_id) for spec in specs), at_once=AT_ONCE
+        )
         stored = {spec.object_id: size for spec, size in zip(specs, sizes, strict=True)}
         fresh: dict[str, Holding] = {}
         for spec in specs:

@@ -11,21 +11,21 @@ from syftmesh_core.errors import MeshError
 T = TypeVar("T")
 
 
-async def in_parallel(calls: Iterable[Coroutine[Any, Any, T]], *, at_once: int = 32) -> list[T]:
+async def in_parallel(calls: Iterable[Coroutine[Any, Any, T]], *, at_once: int) -> list[T]:
     """Return the results of all `calls` in their order, at most `at_once` of them under way.
 
     Raises:
         MeshError: That of the first call to fail; the others are cancelled.
     """
     permits = asyncio.Semaphore(at_once)
+    waiting = list(calls)
+    tasks: list[asyncio.Task[T]] = []
     failure: BaseException | None = None
 
     async def permitted(call: Coroutine[Any, Any, T]) -> T:
         async with permits:
             return await call
 
-    waiting = list(calls)
-    tasks: list[asyncio.Task[T]] = []
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(permitted(call)) for call in waiting]
