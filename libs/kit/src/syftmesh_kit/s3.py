@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError
 
 from syftmesh_kit.object_store import ObjectInfo, PresignedRequest, check_key, check_presign
 from syftmesh_kit.presign import SigningKey, encode_path, presign_query
+from syftmesh_kit.settings import S3Settings
 
 T = TypeVar("T")
 _RETRIES: Final = 3
@@ -52,6 +53,19 @@ class S3Config:
     signing_host: str = ""
     url_base: str = ""
     timeout_s: float = 30.0
+
+    @classmethod
+    def of(cls, settings: S3Settings) -> S3Config:
+        """Return what `settings` say."""
+        return cls(
+            settings.s3_endpoint,
+            settings.s3_access_key.get_secret_value(),
+            settings.s3_secret_key.get_secret_value(),
+            bucket=settings.s3_bucket,
+            region=settings.s3_region,
+            signing_host=settings.s3_signing_host,
+            url_base=settings.s3_url_base,
+        )
 
 
 class S3ObjectStore:

@@ -49,11 +49,6 @@ def files(site: str, path_hash: str) -> str:
     return f"files.{safe_token(site)}.{path_hash}"
 
 
-def files_of(site: str) -> str:
-    """Return the filter for every record of `site`."""
-    return f"files.{safe_token(site)}.*"
-
-
 def calls(site: str, sender: str) -> str:
     """Return the subject of stored calls to `site` from `sender` (both e-mails)."""
     return f"calls.{safe_token(site)}.{safe_token(sender)}"
@@ -67,11 +62,6 @@ def calls_to(site: str) -> str:
 def replies(caller: str, call_id: str) -> str:
     """Return the subject of the reply to one call of `caller` (an e-mail)."""
     return f"replies.{safe_token(caller)}.{safe_token(call_id)}"
-
-
-def replies_to(caller: str) -> str:
-    """Return the filter for every reply to `caller`."""
-    return f"replies.{safe_token(caller)}.*"
 
 
 def dead(site: str, call_id: str) -> str:
@@ -97,16 +87,6 @@ def events(site: str, app: str, topic: str) -> str:
 def deliver(router_id: str) -> str:
     """Return the subject on which one router replica takes calls for the sites it holds the lease of."""
     return f"rpc.deliver.{safe_token(router_id)}"
-
-
-def wake(call_id: str) -> str:
-    """Return the subject (not stored) that wakes whoever waits for the reply to `call_id`."""
-    return f"rpc.wake.{safe_token(call_id)}"
-
-
-def service(name: str, method: str) -> str:
-    """Return the request subject of one method that service `name` answers over NATS."""
-    return f"svc.{name}.{method}"
 
 
 def kv_key(*parts: str) -> str:

@@ -5,20 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from prometheus_client import CollectorRegistry
-from syftmesh_core.clock import SystemClock
-from syftmesh_kit.bus import Bus
-from syftmesh_kit.interceptor import ServerInterceptor
-from syftmesh_kit.interceptor.metric import RpcMetrics
-from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
+from syftmesh_kit.hub import HubParts, serve_hub
 from syftmesh_kit.run import run_service
 from syftmesh_kit.s3 import S3Config, S3ObjectStore
-from syftmesh_kit.server import ServiceHost
 from syftmesh_kit.settings import load_settings
-from syftmesh_kit.telemetry import configure_telemetry
-from syftmesh_kit.token import TokenVerifier
 
-from syftmesh_router.app import build
+from syftmesh_router.app import RouterModule, build
 from syftmesh_router.settings import RouterSettings
 
 
@@ -35,41 +27,12 @@ async def serve(stop: asyncio.Event) -> None:
         Unavailable: The bus cannot be reached, or the address is in use.
     """
     settings = load_settings(RouterSettings)
-    configure_telemetry("router", json_lines=settings.log_json, level=settings.log_level)
-    clock, registry = SystemClock(), CollectorRegistry()
-    bus = await Bus.connect(
-        settings.nats_url,
-        name="router",
-        user=settings.nats_user or None,
-        password=settings.nats_password.get_secret_value() or None,
-    )
-    try:
-        module = await build(settings, bus=bus, object_store=S3ObjectStore(_s3(settings)), clock=clock)
-        keys = KeySetWatcher(bus)
-        verifier = TokenVerifier(keys, settings.issuer, clock)
-        keys.on_retired(verifier.forget_key)
-        revocations = RevocationWatcher(bus, verifier)
-        interceptor = ServerInterceptor(verifier=verifier, metrics=RpcMetrics(registry))
-        host = ServiceHost(
-            [module], interceptor=interceptor, address=settings.listen, drain_s=settings.drain_s
-        )
-        bus.on_state(lambda _connected: host.check_now())
-        async with asyncio.TaskGroup() as tasks:
-            following = [tasks.create_task(keys.run()), tasks.create_task(revocations.run())]
-            await host.run(stop)
-            for task in following:
-                task.cancel()
-    finally:
-        await bus.close()
 
+    async def module(parts: HubParts) -> RouterModule:
+        store = S3ObjectStore(S3Config.of(settings), clock=parts.clock)
+        return await build(settings, bus=parts.bus, object_store=store, clock=parts.clock)
 
-def _s3(settings: RouterSettings) -> S3Config:
-    return S3Config(
-        settings.s3_endpoint,
-        settings.s3_access_key.get_secret_value(),
-        settings.s3_secret_key.get_secret_value(),
-        settings.s3_bucket,
-    )
+    await serve_hub("router", settings, stop, module)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ class _Parts:
 class RouterModule:
     """The service as its host sees it (`syftmesh_kit.server.ServiceModule`); made by `build`."""
 
+    public_methods: frozenset[str] = frozenset()
+
     def __init__(self, parts: _Parts) -> None:
         self._parts = parts
         self._prepared = False

@@ -5,19 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from prometheus_client import CollectorRegistry
-from syftmesh_core.clock import SystemClock
-from syftmesh_kit.bus import Bus
-from syftmesh_kit.interceptor import ServerInterceptor
-from syftmesh_kit.interceptor.metric import RpcMetrics
-from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
+from syftmesh_kit.hub import HubParts, serve_hub
 from syftmesh_kit.run import run_service
-from syftmesh_kit.server import ServiceHost
 from syftmesh_kit.settings import load_settings
-from syftmesh_kit.telemetry import configure_telemetry
-from syftmesh_kit.token import TokenVerifier
 
-from syftmesh_superlink.app import build
+from syftmesh_superlink.app import SuperlinkModule, build
 from syftmesh_superlink.settings import SuperlinkSettings
 
 
@@ -34,34 +26,11 @@ async def serve(stop: asyncio.Event) -> None:
         Unavailable: The bus cannot be reached, or the address is in use.
     """
     settings = load_settings(SuperlinkSettings)
-    configure_telemetry("superlink", json_lines=settings.log_json, level=settings.log_level)
-    clock, registry = SystemClock(), CollectorRegistry()
-    bus = await Bus.connect(
-        settings.nats_url,
-        name="superlink",
-        user=settings.nats_user or None,
-        password=settings.nats_password.get_secret_value() or None,
-    )
-    try:
-        module = await build(settings, bus=bus, clock=clock)
-        keys = KeySetWatcher(bus)
-        verifier = TokenVerifier(keys, settings.issuer, clock)
-        keys.on_retired(verifier.forget_key)
-        revocations = RevocationWatcher(bus, verifier)
-        interceptor = ServerInterceptor(
-            verifier=verifier, metrics=RpcMetrics(registry), public_methods=module.public_methods
-        )
-        host = ServiceHost(
-            [module], interceptor=interceptor, address=settings.listen, drain_s=settings.drain_s
-        )
-        bus.on_state(lambda _connected: host.check_now())
-        async with asyncio.TaskGroup() as tasks:
-            following = [tasks.create_task(keys.run()), tasks.create_task(revocations.run())]
-            await host.run(stop)
-            for task in following:
-                task.cancel()
-    finally:
-        await bus.close()
+
+    async def module(parts: HubParts) -> SuperlinkModule:
+        return await build(settings, bus=parts.bus, clock=parts.clock)
+
+    await serve_hub("superlink", settings, stop, module)
 
 
 if __name__ == "__main__":
