@@ -118,7 +118,8 @@ class ProfileStore:
         name = normalise_principal(email)
         folder = self._folder / name
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for place in (self._folder.parent, self._folder, folder):
+                place.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_private(folder / PROFILE_FILE, json.dumps({"server": server}).encode())
         except OSError as error:
             raise _unusable() from error

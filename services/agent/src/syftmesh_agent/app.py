@@ -18,13 +18,13 @@ from syftmesh_client.incoming import AppHandler
 from syftmesh_client.node import Node, NodeLogin, open_node, read_private
 from syftmesh_client.serving import Refusal, ServingLoop
 from syftmesh_client.traffic import Traffic
+from syftmesh_client.traffic_ledger import TrafficLedger
 from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import MeshError, Unavailable
 from syftmesh_core.layout import standard_layout
 
-from syftmesh_agent.adapters.traffic_ledger import TrafficLedger
 from syftmesh_agent.consumers import UnknownApp
-from syftmesh_agent.domain.status import AgentStatus, total_sent
+from syftmesh_agent.domain.status import AgentStatus
 from syftmesh_agent.servicer import PUBLIC_METHODS, SERVICE, AgentServicer
 from syftmesh_agent.settings import AgentSettings
 
@@ -61,9 +61,8 @@ class AgentModule:
         self._settings = settings
         self._connection = connection
         self._inbox = SqliteInbox(connection)
-        self._ledger = TrafficLedger(connection, self._inbox.lock)
-        self._before = self._ledger.read()
         self._traffic = Traffic()
+        self._ledger = TrafficLedger(connection, self._inbox.lock, self._traffic)
         self._apps = apps
         self._clock = clock
         self._random = random
@@ -115,7 +114,7 @@ class AgentModule:
             site=node.principal,
             device_id=node.keystore.device.device_id,
             is_connected=self._loop is not None and self._loop.is_connected,
-            bytes_sent=self._sent(),
+            bytes_sent=self._ledger.totals(),
             layout_missing=self._missing,
         )
 
@@ -132,7 +131,7 @@ class AgentModule:
                         await self._stop.wait()
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         finally:
-            self._ledger.write(self._sent())
+            self._ledger.save()
             self._connection.close()
             self._done.set()
 
@@ -169,11 +168,7 @@ class AgentModule:
                 with suppress(MeshError):
                     self._missing = await _missing_layout(node)
             await asyncio.sleep(_KEEP_S)
-            await asyncio.to_thread(self._ledger.write, self._sent())
-
-    def _sent(self) -> dict[str, int]:
-        now = {kind.value: size for kind, size in self._traffic.sent.items()}
-        return total_sent(self._before, now)
+            await asyncio.to_thread(self._ledger.save)
 
 
 async def build(

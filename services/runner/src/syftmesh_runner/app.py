@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ from mesh.rds.v1 import rds_service_pb2, rds_service_pb2_grpc
 from syftmesh_client.inbox import SqliteInbox
 from syftmesh_client.node import Node
 from syftmesh_client.serving import Refusal
+from syftmesh_client.traffic import Traffic
+from syftmesh_client.traffic_ledger import TrafficLedger
 from syftmesh_core.clock import Clock, Random
 from syftmesh_core.errors import MeshError
 from syftmesh_core.identity.device import DeviceSecret
@@ -46,6 +48,7 @@ DATABASE_FILE: Final = "rds.sqlite3"
 SOCKET_FILE: Final = "runner.sock"
 PROBE_RETRY_S: Final = 3600.0
 CALLS_RETRY_S: Final = 30.0
+TRAFFIC_KEEP_S: Final = 10.0
 _SERVICES: Final = ("DatasetService", "JobService", "AuditService")
 
 
@@ -61,6 +64,7 @@ class Surroundings:
         clock: Source of times.
         random: Source of randomness.
         runtime: The runtime of jobs; the one that runs this process when None.
+        traffic: What `hub`, `keys` and the calls count the bytes in that they send.
     """
 
     device: DeviceSecret
@@ -70,6 +74,7 @@ class Surroundings:
     clock: Clock
     random: Random
     runtime: RuntimeIdentity | None = None
+    traffic: Traffic = field(default_factory=Traffic)
 
 
 class RunnerModule:
@@ -134,6 +139,7 @@ class RunnerModule:
         tasks.create_task(self._work.release.resume(), name="runner-release")
         tasks.create_task(self._every(self._settings.expire_every_s, self._expire), name="runner-expiry")
         tasks.create_task(self._every(PROBE_RETRY_S, self._probe), name="runner-probe")
+        tasks.create_task(self._every(TRAFFIC_KEEP_S, self._keep_traffic), name="runner-traffic")
         if self._work.serve_calls is not None:
             tasks.create_task(self._serve_calls(self._work.serve_calls), name="runner-calls")
 
@@ -148,6 +154,7 @@ class RunnerModule:
 
     def close(self) -> None:
         """Close database and folder, after the host is gone."""
+        self._work.traffic.save()
         self.database.close()
         self._folder.close()
 
@@ -175,6 +182,9 @@ class RunnerModule:
     async def _probe(self) -> None:
         await self._work.execution.probe_if_due()
 
+    async def _keep_traffic(self) -> None:
+        await asyncio.to_thread(self._work.traffic.save)
+
     async def _every(self, pause_s: float, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
         while True:
             try:
@@ -192,6 +202,7 @@ class Workers:
     publication: Publication
     release: Release
     decision: Decision
+    traffic: TrafficLedger
     serve_calls: Callable[[asyncio.Event], Coroutine[Any, Any, None]] | None = None
 
 
@@ -215,6 +226,7 @@ def build(settings: RunnerSettings, *, node: Node, executor: Executor) -> Runner
             executor=executor,
             clock=node.clock,
             random=node.random,
+            traffic=node.traffic,
         ),
     )
     inbox = SqliteInbox(module.database.connection, lock=module.database.lock)
@@ -286,12 +298,13 @@ def _compose(
     decision = Decision(state, ledger, reviewers, execution.wake)
     release = Release(state, ledger, reviewers, around.keys, publication)
     arrival = Arrival(state, runtime, ledger, review_s=settings.review_s, approval_s=settings.approval_s)
+    traffic = TrafficLedger(database.connection, database.lock, around.traffic)
     catalogue = Catalogue(state, publication, around.random)
     servicers = (
         DatasetServicer(catalogue, publication, site),
         JobServicer(state, ledger, decision, execution, release),
-        AuditServicer(state, store, around.keys),
+        AuditServicer(state, store, around.keys, traffic.totals),
     )
     endpoints = RdsEndpoints(arrival, decision, publication)
-    work = Workers(execution, publication, release, decision)
+    work = Workers(execution, publication, release, decision, traffic)
     return RunnerModule(settings, state, database, folder, servicers, endpoints, work)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 from mesh.rds.v1 import rds_pb2
@@ -182,10 +182,17 @@ class JobServicer(api.JobServiceServicer):
 class AuditServicer(api.AuditServiceServicer):
     """Reads the audit chain."""
 
-    def __init__(self, state: SiteState, store: AuditStore, keys: KeyDirectory) -> None:
+    def __init__(
+        self,
+        state: SiteState,
+        store: AuditStore,
+        keys: KeyDirectory,
+        sent_bytes: Callable[[], Mapping[str, int]],
+    ) -> None:
         self._state = state
         self._store = store
         self._keys = keys
+        self._sent_bytes = sent_bytes
 
     async def VerifyAudit(self, request: pb.VerifyAuditRequest, context: Any) -> pb.VerifyAuditResponse:
         """Check the whole chain."""
@@ -226,6 +233,11 @@ class AuditServicer(api.AuditServiceServicer):
                 yield pb.ExportAuditResponse(entry=convert.entry_message(entry))
             done = len(page) < convert.MAX_PAGE
             last = page[-1].sequence if page else last
+
+    async def GetTraffic(self, request: pb.GetTrafficRequest, context: Any) -> pb.GetTrafficResponse:
+        """Tell how many bytes the runner has sent."""
+        del request, context
+        return pb.GetTrafficResponse(bytes_sent=self._sent_bytes())
 
 
 def _check_token(token: str) -> None:

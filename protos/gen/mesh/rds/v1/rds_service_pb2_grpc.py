@@ -866,6 +866,11 @@ class AuditServiceStub:
                 request_serializer=mesh_dot_rds_dot_v1_dot_rds__service__pb2.ExportAuditRequest.SerializeToString,
                 response_deserializer=mesh_dot_rds_dot_v1_dot_rds__service__pb2.ExportAuditResponse.FromString,
                 _registered_method=True)
+        self.GetTraffic = channel.unary_unary(
+                '/mesh.rds.v1.AuditService/GetTraffic',
+                request_serializer=mesh_dot_rds_dot_v1_dot_rds__service__pb2.GetTrafficRequest.SerializeToString,
+                response_deserializer=mesh_dot_rds_dot_v1_dot_rds__service__pb2.GetTrafficResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer:
@@ -899,6 +904,15 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTraffic(self, request, context):
+        """GetTraffic tells how many bytes the runner has sent since the site was made; every try counts.
+        Errors:
+        * UNAVAILABLE (UNAVAILABLE): the database cannot be read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -916,6 +930,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ExportAudit,
                     request_deserializer=mesh_dot_rds_dot_v1_dot_rds__service__pb2.ExportAuditRequest.FromString,
                     response_serializer=mesh_dot_rds_dot_v1_dot_rds__service__pb2.ExportAuditResponse.SerializeToString,
+            ),
+            'GetTraffic': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTraffic,
+                    request_deserializer=mesh_dot_rds_dot_v1_dot_rds__service__pb2.GetTrafficRequest.FromString,
+                    response_serializer=mesh_dot_rds_dot_v1_dot_rds__service__pb2.GetTrafficResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1000,6 +1019,33 @@ class AuditService:
             '/mesh.rds.v1.AuditService/ExportAudit',
             mesh_dot_rds_dot_v1_dot_rds__service__pb2.ExportAuditRequest.SerializeToString,
             mesh_dot_rds_dot_v1_dot_rds__service__pb2.ExportAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTraffic(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.rds.v1.AuditService/GetTraffic',
+            mesh_dot_rds_dot_v1_dot_rds__service__pb2.GetTrafficRequest.SerializeToString,
+            mesh_dot_rds_dot_v1_dot_rds__service__pb2.GetTrafficResponse.FromString,
             options,
             channel_credentials,
             insecure,

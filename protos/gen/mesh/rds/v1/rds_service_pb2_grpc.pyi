@@ -470,6 +470,11 @@ class AuditServiceStub:
     Errors:
     * UNAVAILABLE (UNAVAILABLE): the database cannot be read.
     """
+    GetTraffic: _grpc.UnaryUnaryMultiCallable[_rds_service_pb2.GetTrafficRequest, _rds_service_pb2.GetTrafficResponse]
+    """GetTraffic tells how many bytes the runner has sent since the site was made; every try counts.
+    Errors:
+    * UNAVAILABLE (UNAVAILABLE): the database cannot be read.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -488,6 +493,11 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
     ExportAudit: _aio.UnaryStreamMultiCallable[_rds_service_pb2.ExportAuditRequest, _rds_service_pb2.ExportAuditResponse]  # type: ignore[assignment]
     """ExportAudit streams the whole chain.
+    Errors:
+    * UNAVAILABLE (UNAVAILABLE): the database cannot be read.
+    """
+    GetTraffic: _aio.UnaryUnaryMultiCallable[_rds_service_pb2.GetTrafficRequest, _rds_service_pb2.GetTrafficResponse]  # type: ignore[assignment]
+    """GetTraffic tells how many bytes the runner has sent since the site was made; every try counts.
     Errors:
     * UNAVAILABLE (UNAVAILABLE): the database cannot be read.
     """
@@ -524,6 +534,17 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_rds_service_pb2.ExportAuditResponse], _abc.AsyncIterator[_rds_service_pb2.ExportAuditResponse]]:
         """ExportAudit streams the whole chain.
+        Errors:
+        * UNAVAILABLE (UNAVAILABLE): the database cannot be read.
+        """
+
+    @_abc_1.abstractmethod
+    def GetTraffic(
+        self,
+        request: _rds_service_pb2.GetTrafficRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rds_service_pb2.GetTrafficResponse, _abc.Awaitable[_rds_service_pb2.GetTrafficResponse]]:
+        """GetTraffic tells how many bytes the runner has sent since the site was made; every try counts.
         Errors:
         * UNAVAILABLE (UNAVAILABLE): the database cannot be read.
         """

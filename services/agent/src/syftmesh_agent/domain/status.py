@@ -23,8 +23,3 @@ class AgentStatus:
     is_connected: bool
     bytes_sent: Mapping[str, int] = field(default_factory=dict)
     layout_missing: tuple[str, ...] | None = None
-
-
-def total_sent(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:
-    """Return the sums of what earlier runs and this one have sent, by kind."""
-    return {kind: before.get(kind, 0) + now.get(kind, 0) for kind in sorted({*before, *now})}
