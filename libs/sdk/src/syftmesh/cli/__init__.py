@@ -1,0 +1,1 @@
+"""The command `syftmesh`: verbs over the SDK, and the frame that all of them share."""
