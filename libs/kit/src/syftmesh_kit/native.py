@@ -186,6 +186,7 @@ class SeaweedServer:
             f"-ip.bind={_LOOPBACK}",
             f"-master.port={ports['master']}",
             f"-master.port.grpc={grpc['master grpc']}",
+            "-master.peers=none",  # alone: it leads at once instead of waiting for others, and so do its volumes
             "-master.electionTimeout=500ms",
             "-master.heartbeatInterval=100ms",
             "-master.telemetry=false",
