@@ -41,13 +41,17 @@ def run(arguments: Sequence[str], surroundings: Surroundings | None = None) -> i
         write_lines(around.stderr, "INTERRUPTED", "Stopped from the keyboard.")
         return EXIT_INTERRUPTED
     except MeshError as error:
-        if verbose:
-            around.stderr.write(traceback.format_exc())
-        return write_error(around.stderr, error)
+        return _failed(around, error, verbose=verbose)
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ExceptionGroup as error:
+        # Tasks that ended together: the first typed error says it.
+        leaf = _first(error)
+        if leaf is None:
+            return _internal(around, error, verbose=verbose)
+        return _failed(around, leaf, verbose=verbose)
     except Exception as error:  # noqa: BLE001 - the last line of defence of the program
         return _internal(around, error, verbose=verbose)
 
@@ -67,6 +71,19 @@ def _usage(around: Surroundings, error: click.UsageError) -> int:
     else:
         write_lines(around.stderr, "USAGE", error.format_message(), f"{path} --help")
     return EXIT_USAGE
+
+
+def _failed(around: Surroundings, error: MeshError, *, verbose: bool) -> int:
+    if verbose:
+        around.stderr.write(traceback.format_exc())
+    return write_error(around.stderr, error)
+
+
+def _first(group: ExceptionGroup[Exception]) -> MeshError | None:
+    typed = group.subgroup(MeshError)
+    while isinstance(typed, ExceptionGroup):
+        typed = typed.exceptions[0]  # type: ignore[assignment]
+    return typed
 
 
 def _internal(around: Surroundings, error: Exception, *, verbose: bool) -> int:

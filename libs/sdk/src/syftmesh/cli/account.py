@@ -2,22 +2,174 @@
 
 from __future__ import annotations
 
-import typer
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+from syftmesh_core.errors import InvalidInput, MeshError, Unimplemented
+
+from syftmesh.cli.device import chosen_profile, on_device
 from syftmesh.cli.frame import Frame, verb
-from syftmesh.cli.output import Table
+from syftmesh.cli.output import Fields, Table
+
+Email = Annotated[str | None, typer.Option("--email", metavar="EMAIL", help="Who you are.")]
+TokenFile = Annotated[
+    Path | None, typer.Option("--token-file", metavar="FILE", help="File of mode 0600 with a join token.")
+]
+RecoveryOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--recovery-out", metavar="FILE", help="New file (0600) for the recovery phrase of a new account."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to `app`."""
+    verb(
+        app,
+        "login",
+        example="syftmesh login --email carol@lab.example\n"
+        "syftmesh login --email carol@lab.example --server https://mesh.example --token-file token",
+    )(login)
+    verb(app, "logout", example="syftmesh logout --profile carol@lab.example")(logout)
+    verb(app, "whoami", example="syftmesh whoami --json")(whoami)
     verb(app, "profiles", example="syftmesh profiles --json")(profiles)
+
+
+def login(
+    frame: Frame,
+    email: Email = None,
+    token_file: TokenFile = None,
+    recovery_out: RecoveryOut = None,
+    flwr: Annotated[
+        bool, typer.Option("--flwr", help="Also log in Flower's own program.", hidden=True)
+    ] = False,
+) -> None:
+    """Log in on this machine; make the account when there is none.
+
+    A new account has a recovery phrase of 24 words: the only way back when all devices are lost. It is shown once
+    on a terminal, or written to the file of --recovery-out; where neither is there, to recovery/EMAIL.txt in
+    the state folder.
+    """
+    if flwr:
+        raise Unimplemented("Logging in Flower's own program comes with federated learning.")
+    result = enter(frame, email, token_file=token_file, recovery_out=recovery_out)
+    document = {"email": result.email, "server": result.server, "created": result.created}
+    made = " with a new account" if result.created else ""
+    frame.emit(document, f"Logged in as {result.email} at {result.server}{made}.")
+
+
+def enter(frame: Frame, email: str | None, *, token_file: Path | None, recovery_out: Path | None) -> Any:
+    """Log in by `syftmesh.login`, see to the recovery phrase and return the LoginResult.
+
+    Raises:
+        InvalidInput: EMAIL_MISSING.
+        MeshError: As `syftmesh.login`.
+    """
+    from syftmesh.cli.log import quiet_logs
+
+    who = email or frame.profile or _only_profile(frame)
+    if who is None:
+        raise InvalidInput(
+            "Say who you are.", reason="EMAIL_MISSING", hint="syftmesh login --email you@example.org"
+        )
+    quiet_logs(frame.surroundings.stderr, verbose=frame.verbose)
+    shows = frame.can_ask and not frame.json
+    target = recovery_out if recovery_out or shows else _kept_phrase(frame, who)
+    result = frame.log_in(
+        frame.server, email=who, token_file=token_file, recovery_out=target, state=frame.state
+    )
+    if result.created and target is not None:
+        frame.note(
+            f"The recovery phrase of {result.email} is in {target}: move it to a safe place off this machine."
+        )
+    elif result.created and result.phrase:
+        _show_phrase(frame, result.phrase)
+    return result
+
+
+def logout(frame: Frame) -> None:
+    """End this machine's login; keys and profile stay, so that `syftmesh login` brings it back."""
+    profile = chosen_profile(frame)
+
+    async def end(node: Any) -> None:
+        await node.session.logout()
+
+    told = True
+    try:
+        on_device(frame, end)
+    except MeshError as error:
+        if error.reason == "NOT_LOGGED_IN":
+            pass
+        elif error.code == "UNAVAILABLE":
+            told = _forget(profile)
+            frame.note(
+                "The hub could not be told; the tokens are forgotten here and end there by themselves."
+            )
+        else:
+            raise
+    document = {"email": profile.email, "server": profile.server, "hub_told": told}
+    frame.emit(document, f"Logged out {profile.email}.")
+
+
+def whoami(frame: Frame) -> None:
+    """Show who a command without --profile acts for, and at which hub."""
+    from syftmesh_client.keystore import KeyStore
+
+    profile = chosen_profile(frame)
+    device = KeyStore.open(profile.folder).device
+    document = {
+        "email": profile.email,
+        "server": frame.server or profile.server,
+        "device_id": device.device_id,
+        "logged_in": (profile.folder / "tokens.json").is_file(),
+    }
+    frame.emit(document, Fields(list(document.items())))
 
 
 def profiles(frame: Frame) -> None:
     """List the people who have logged in on this machine."""
     from syftmesh_client.profile import ProfileStore
 
+    store = ProfileStore(frame.state)
+    found = store.list()
+    current = None
+    if found:
+        try:
+            current = store.choose(frame.profile).email
+        except MeshError as error:
+            frame.detail(error.message)
+    items = [{"email": p.email, "server": p.server, "current": p.email == current} for p in found]
+    rows = [list(item.values()) for item in items]
+    frame.emit(
+        {"items": items},
+        Table(["email", "server", "current"], rows, "Nobody has logged in on this machine."),
+    )
+
+
+def _only_profile(frame: Frame) -> str | None:
+    from syftmesh_client.profile import ProfileStore
+
     found = ProfileStore(frame.state).list()
-    rows = [[p.email, p.server] for p in found]
-    items = [{"email": p.email, "server": p.server} for p in found]
-    frame.emit({"items": items}, Table(["email", "server"], rows, "Nobody has logged in on this machine."))
+    return found[0].email if len(found) == 1 else None
+
+
+def _kept_phrase(frame: Frame, email: str) -> Path:
+    from syftmesh_core.principal import normalise_principal
+
+    folder = frame.state / "recovery"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder / f"{normalise_principal(email)}.txt"
+
+
+def _show_phrase(frame: Frame, phrase: tuple[str, ...]) -> None:
+    frame.note("Recovery phrase, shown once. Write it down and keep it off this machine:")
+    for start in range(0, len(phrase), 6):
+        words = (f"{at + 1:2}. {phrase[at]:<9}" for at in range(start, min(start + 6, len(phrase))))
+        frame.note("  " + " ".join(words))
+
+
+def _forget(profile: Any) -> bool:
+    (profile.folder / "tokens.json").unlink(missing_ok=True)
+    return False

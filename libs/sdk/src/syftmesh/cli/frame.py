@@ -45,6 +45,8 @@ class Surroundings:
         clock: Time.
         connect: Replaces `syftmesh.connect`; None is that function.
         login: Replaces `syftmesh.login`; None is that function.
+        open_node: Replaces `syftmesh_client.node.open_node`; None is that function.
+        ask_hub: Replaces `syftmesh.cli.diagnosis.ask_hub`; None is that function.
         root_options: Global options that stood before the verb.
     """
 
@@ -55,6 +57,8 @@ class Surroundings:
     clock: Clock = field(default_factory=SystemClock)
     connect: Callable[..., Any] | None = None
     login: Callable[..., Any] | None = None
+    open_node: Callable[..., Any] | None = None
+    ask_hub: Callable[[str], Any] | None = None
     root_options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -102,15 +106,24 @@ class Frame:
         Raises:
             MeshError: As `syftmesh.connect`.
         """
-        connect = self.surroundings.connect
-        if connect is None:
-            import syftmesh  # its classes bring gRPC along
-            from syftmesh.cli.log import quiet_logs
-
-            quiet_logs(self.surroundings.stderr, verbose=self.verbose)
-            connect = syftmesh.connect
+        connect = self.surroundings.connect or self._sdk().connect
         with connect(self.server, profile=self.profile, state=self.state) as client:
             yield client
+
+    def log_in(self, server: str | None, **options: Any) -> Any:
+        """Log in and return what `syftmesh.login` returns.
+
+        Raises:
+            MeshError: As `syftmesh.login`.
+        """
+        return (self.surroundings.login or self._sdk().login)(server, **options)
+
+    def _sdk(self) -> Any:
+        import syftmesh  # brings gRPC along
+        from syftmesh.cli.log import quiet_logs
+
+        quiet_logs(self.surroundings.stderr, verbose=self.verbose)
+        return syftmesh
 
     def emit(self, document: Mapping[str, object], *human: Human) -> None:
         """Write the result to stdout: `document` with ``--json``, else `human` (made from it when absent)."""
@@ -180,7 +193,12 @@ class Frame:
 
 
 def verb(
-    app: typer.Typer, name: str, *, example: str, hidden: bool = False
+    app: typer.Typer,
+    name: str,
+    *,
+    example: str,
+    hidden: bool = False,
+    context_settings: dict[str, Any] | None = None,
 ) -> Callable[[Callable[Concatenate[Frame, P], None]], Callable[Concatenate[Frame, P], None]]:
     """Register the decorated function as the command `name` of `app`, with the global options.
 
@@ -189,6 +207,7 @@ def verb(
         name: The command's name.
         example: A whole command line that works, shown by ``--help``; several on lines of their own.
         hidden: Leave it out of the list of commands.
+        context_settings: Further settings of click's context.
 
     Returns:
         The decorator; it gives the function back unchanged.
@@ -209,15 +228,17 @@ def verb(
         command.__name__ = function.__name__
         help_text = inspect.cleandoc(function.__doc__ or "").split("\n\nRaises:")[0]
         lines = "\n".join(f"  {line}" for line in example.splitlines())
-        app.command(name, help=help_text, epilog=f"\b\nExample:\n{lines}", hidden=hidden)(command)
+        epilog = f"\b\nExample:\n{lines}"
+        settings = context_settings or {}
+        app.command(name, help=help_text, epilog=epilog, hidden=hidden, context_settings=settings)(command)
         return function
 
     return register
 
 
-def group(app: typer.Typer, name: str, text: str) -> typer.Typer:
+def group(app: typer.Typer, name: str, text: str, *, hidden: bool = False) -> typer.Typer:
     """Add the group of commands `name` to `app` and return it."""
-    made = typer.Typer(name=name, help=text, no_args_is_help=True, rich_markup_mode=None)
+    made = typer.Typer(name=name, help=text, no_args_is_help=True, rich_markup_mode=None, hidden=hidden)
     app.add_typer(made)
     return made
 

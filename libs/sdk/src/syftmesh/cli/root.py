@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
-
 import typer
 
-from syftmesh.cli import account
+from syftmesh.cli import (
+    account,
+    audit,
+    call,
+    copying,
+    dataset,
+    doctor,
+    file,
+    job,
+    key,
+    permission,
+    site,
+    unbuilt,
+)
 from syftmesh.cli.frame import root_options
 from syftmesh.cli.plugin import PluginGroup
-
-_PARTS: Final[tuple[Callable[[typer.Typer], None], ...]] = (account.register,)
 
 
 def build_app() -> typer.Typer:
@@ -24,6 +32,17 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
         callback=root_options,
     )
-    for register in _PARTS:
-        register(app)
+    for part in (account, file, copying, doctor):
+        part.register(app)
+    groups = {
+        "acl": permission.register(app),
+        "audit": audit.register(app),
+        "dataset": dataset.register(app),
+        "job": job.register(app),
+        "keys": key.register(app),
+        "rpc": call.register(app),
+        "site": site.register(app),
+    }
+    groups["site token"] = groups["site"].registered_groups[0].typer_instance or app
+    unbuilt.register(app, groups)
     return app
