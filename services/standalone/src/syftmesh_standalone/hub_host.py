@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from syftmesh_client.profile import LOCAL_TOKEN_FILE
 from syftmesh_core.clock import Clock
 from syftmesh_crypto.app import build as build_crypto
 from syftmesh_crypto.settings import CryptoSettings
@@ -36,12 +34,10 @@ from syftmesh_superlink.settings import SuperlinkSettings
 from syftmesh_sync.app import build as build_sync
 from syftmesh_sync.settings import SyncSettings
 
-from syftmesh_standalone.options import LOOPBACK, HubPlace
+from syftmesh_standalone.options import DOMAINS, LOOPBACK, SIGNING_KEY_FILE, HubPlace, local_token
 from syftmesh_standalone.readiness import hub_ready
 from syftmesh_standalone.store import Stores
 
-DOMAINS: Final = ("identity", "sync", "permissions", "crypto", "rpc", "federated")
-SIGNING_KEY_FILE: Final = "signing.pem"
 READY_S: Final = 30.0
 DRAIN_S: Final = 1.5
 """The whole mesh stops within five seconds, and sites, hub and stores do so one after the other."""
@@ -115,8 +111,3 @@ async def _modules(
         await build_superlink(SuperlinkSettings(), bus=bus, clock=clock),
         await build_gateway(gateway, clock=clock, registry=registry),
     ]
-
-
-def local_token(hub: Path) -> Path:
-    """Return the file whose content lets the programs of this user log in."""
-    return hub / LOCAL_TOKEN_FILE

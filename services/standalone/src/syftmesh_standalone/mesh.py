@@ -16,9 +16,8 @@ from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, SystemClock, to_datetime
 from syftmesh_kit.interceptor.metric import RpcMetrics
 
-from syftmesh_standalone.hub_host import hub_in_process, local_token
 from syftmesh_standalone.info import MeshInfo, move_profiles, remove_info, write_info
-from syftmesh_standalone.options import HubPlace, MeshOptions
+from syftmesh_standalone.options import HubPlace, MeshOptions, local_token
 from syftmesh_standalone.preflight import (
     choose_ports,
     known_sites,
@@ -27,9 +26,6 @@ from syftmesh_standalone.preflight import (
     require_sandbox,
     require_space,
 )
-from syftmesh_standalone.process_mesh import ProcessGroup, hub_specs, site_specs
-from syftmesh_standalone.site_host import SiteContext, sites_in_process
-from syftmesh_standalone.site_maker import make_site
 from syftmesh_standalone.state_lock import StateLock
 from syftmesh_standalone.store import Stores, running_stores
 
@@ -141,15 +137,29 @@ class Mesh:
                     await stop.wait()
                     self._report("stopping")
 
+    def _load(self) -> None:
+        """Import what comes next while the stores start, which takes them two seconds."""
+        if self._options.sites:
+            import syftmesh_standalone.site_maker
+        if self._options.processes:
+            import syftmesh_standalone.process_mesh
+        else:
+            import syftmesh_standalone.hub_host
+            import syftmesh_standalone.site_host  # noqa: F401 - loaded, and used below
+
     @asynccontextmanager
     async def _hub(self, stores: Stores) -> AsyncIterator[None]:
         place = self._place
         if self._options.processes:
+            from syftmesh_standalone.process_mesh import ProcessGroup, hub_specs
+
             group = ProcessGroup(hub_specs(place, stores), self._restarted)
             self._groups.append(group.children)
             async with group.running():
                 yield
             return
+        from syftmesh_standalone.hub_host import hub_in_process
+
         async with hub_in_process(
             place, stores, clock=self._clock, registry=self._registry, metrics=self._metrics
         ):
@@ -158,6 +168,10 @@ class Mesh:
     async def _make_sites(self) -> None:
         state, server = self._options.state, self._place.server
         await asyncio.to_thread(move_profiles, state, self._place.folder, server)
+        if not self._options.sites:
+            return
+        from syftmesh_standalone.site_maker import make_site
+
         async with asyncio.TaskGroup() as tasks:
             for email in self._options.sites:
                 tasks.create_task(make_site(state, email, server, clock=self._clock, report=self._report))
@@ -166,12 +180,16 @@ class Mesh:
     async def _running_sites(self) -> AsyncIterator[None]:
         state, server, token = self._options.state, self._place.server, local_token(self._place.folder)
         if self._options.processes:
+            from syftmesh_standalone.process_mesh import ProcessGroup, site_specs
+
             specs = [spec for email in self._sites for spec in site_specs(state, email, server, token)]
             group = ProcessGroup(specs, self._restarted)
             self._groups.append(group.children)
             async with group.running():
                 yield
             return
+        from syftmesh_standalone.site_host import SiteContext, sites_in_process
+
         context = SiteContext(state, server, token, self._clock, self._metrics, self._report)
         async with sites_in_process(context, self._sites):
             yield

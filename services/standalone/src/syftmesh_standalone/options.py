@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from syftmesh_client.profile import HUB_FOLDER
+from syftmesh_client.profile import HUB_FOLDER, LOCAL_TOKEN_FILE
 from syftmesh_core.errors import InvalidInput
 from syftmesh_core.principal import normalise_principal
 
 DEFAULT_HTTP_PORT: Final = 8080
 DEFAULT_GRPC_PORT: Final = 8081
 LOOPBACK: Final = "127.0.0.1"
+SIGNING_KEY_FILE: Final = "signing.pem"
+AGENT_SOCKET: Final = "agent.sock"
+RUNNER_SOCKET: Final = "runner.sock"
+"""Named here as well, because importing a service only for its name would cost seconds; a test compares."""
+
+DOMAINS: Final = ("identity", "sync", "permissions", "crypto", "rpc", "federated")
+"""What the gateway knows backends of."""
+
 MAX_SITES: Final = 32
 """Sites of one machine; each is two servers and a sandbox."""
 
@@ -69,6 +77,11 @@ class HubPlace:
     def object_base(self) -> str:
         """Return the address below which the gateway passes pre-signed requests on."""
         return f"{self.server}/objects"
+
+
+def local_token(hub: Path) -> Path:
+    """Return the file whose content lets the programs of this user log in."""
+    return hub / LOCAL_TOKEN_FILE
 
 
 def parse_sites(text: str) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ def prepare_state(state: Path) -> Path:
         hub = state / HUB_FOLDER
         hub.mkdir(exist_ok=True, mode=0o700)
         _require_private(hub)
+        (state / SITES_FOLDER).mkdir(exist_ok=True, mode=0o700)
     except OSError as error:
         raise WrongState(
             "The state folder cannot be made or written.",

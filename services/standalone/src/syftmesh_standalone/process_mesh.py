@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from syftmesh_agent.app import socket_file
 from syftmesh_client.site import SiteFolders
 from syftmesh_kit.process import ChildProcess, RestartListener, free_ports
 from syftmesh_kit.s3 import S3Config
-from syftmesh_runner.app import SOCKET_FILE
 
-from syftmesh_standalone.hub_host import DOMAINS, SIGNING_KEY_FILE, local_token
-from syftmesh_standalone.options import LOOPBACK, HubPlace
+from syftmesh_standalone.options import (
+    AGENT_SOCKET,
+    DOMAINS,
+    LOOPBACK,
+    RUNNER_SOCKET,
+    SIGNING_KEY_FILE,
+    HubPlace,
+    local_token,
+)
 from syftmesh_standalone.preflight import SITES_FOLDER
 from syftmesh_standalone.readiness import is_serving
 from syftmesh_standalone.store import Stores
@@ -75,7 +80,8 @@ class ServiceSpec:
 
     def command(self) -> list[str]:
         """Return the command line."""
-        return [sys.executable, "-m", f"syftmesh_{self.service}"]
+        # -P: a folder that happens to be the current one gives no modules.
+        return [sys.executable, "-P", "-m", f"syftmesh_{self.service}"]
 
 
 class ProcessGroup:
@@ -148,14 +154,14 @@ def site_specs(state: Path, email: str, server: str, token: Path) -> list[Servic
     }
     logs = state / SITES_FOLDER / email
     return [
-        _spec(f"agent {email}", "agent", f"unix:{socket_file(folders.agent)}", agent, logs, listens=True),
+        _spec(f"agent {email}", "agent", f"unix:{folders.agent / AGENT_SOCKET}", agent, logs, listens=True),
         _spec(
-            f"runner {email}", "runner", f"unix:{folders.runner / SOCKET_FILE}", runner, logs, listens=True
+            f"runner {email}", "runner", f"unix:{folders.runner / RUNNER_SOCKET}", runner, logs, listens=True
         ),
     ]
 
 
-def _spec(  # noqa: PLR0913 - the fields of a specification
+def _spec(
     name: str, service: str, address: str, settings: Mapping[str, str], logs: Path, *, listens: bool = False
 ) -> ServiceSpec:
     where = {} if listens else {"listen": address}  # site programs find their sockets themselves

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -43,8 +43,8 @@ class Stores:
         """Return the process ids by name."""
         return {"nats-server": self._nats.pid, "seaweedfs": self._weed.pid}
 
-    async def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Start both, and make the bucket.
+    async def start(self, tasks: asyncio.TaskGroup, meanwhile: Callable[[], None]) -> None:
+        """Start both, make the bucket, and do `meanwhile` in a thread at the same time.
 
         Raises:
             Unavailable: One does not start (PROCESS_START_FAILED), or OBJECT_STORE_AWAY.
@@ -54,6 +54,8 @@ class Stores:
         async with asyncio.TaskGroup() as starting:
             starting.create_task(self._start_bus(tasks))
             starting.create_task(self._start_store(tasks))
+            await asyncio.sleep(0)  # both are launched before the thread takes its share
+            starting.create_task(asyncio.to_thread(meanwhile))
 
     async def stop(self) -> None:
         """Stop both."""
@@ -71,8 +73,15 @@ class Stores:
 
 
 @asynccontextmanager
-async def running_stores(place: HubPlace, on_restart: RestartListener) -> AsyncIterator[Stores]:
+async def running_stores(
+    place: HubPlace, on_restart: RestartListener, *, meanwhile: Callable[[], None] = lambda: None
+) -> AsyncIterator[Stores]:
     """Run both servers for the block; each is started again on its port when it dies.
+
+    Args:
+        place: Where the hub is.
+        on_restart: Told of a server that died.
+        meanwhile: Work for a thread while they start.
 
     Raises:
         MeshError: See `Stores.start`; in a group.
@@ -82,7 +91,7 @@ async def running_stores(place: HubPlace, on_restart: RestartListener) -> AsyncI
     (place.folder / "s3").mkdir(exist_ok=True, mode=0o700)
     async with asyncio.TaskGroup() as tasks:
         try:
-            await stores.start(tasks)
+            await stores.start(tasks, meanwhile)
             yield stores
         finally:
             await stores.stop()
