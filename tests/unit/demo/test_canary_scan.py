@@ -6,13 +6,13 @@ import base64
 import bz2
 import gzip
 import lzma
-import random
 import sqlite3
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import cramjam
+import numpy as np
 import pytest
 from syftmesh_core.errors import Unavailable
 from syftmesh_kit.testing import FakeObjectStore
@@ -23,11 +23,15 @@ from syftmesh_standalone.demo.canary.s2 import DamagedError, decode_block, decod
 from syftmesh_standalone.demo.canary.scan import CanaryScan, ScanReport
 from syftmesh_standalone.demo.canary.search import NeedleSearch
 
-RNG = random.Random(20)
+
+def noise(size: int) -> bytes:
+    return np.random.default_rng(size).bytes(min(size, 4 << 20))
+
+
 VALUE = "9f86d081884c7d659a2feaa0c55ad015"
 ROW = "17.99,10.38,122.8,1001.0,0.1184,0.2776,0.3001,0.1471"
 SECRETS = [Secret("record 1", VALUE), Secret("row 1", ROW, is_identifier=False)] + [
-    Secret(f"record {n}", RNG.randbytes(16).hex()) for n in range(2, 570)
+    Secret(f"record {n}", noise(900_000 + n)[:16].hex()) for n in range(2, 570)
 ]
 SCAN = CanaryScan(SECRETS)
 
@@ -36,10 +40,6 @@ def scanned(data: bytes, place: str = "file") -> ScanReport:
     report = ScanReport()
     SCAN.scan(report, "part", place, data)
     return report
-
-
-def noise(size: int) -> bytes:
-    return random.Random(size).randbytes(size)
 
 
 def around(data: bytes) -> bytes:

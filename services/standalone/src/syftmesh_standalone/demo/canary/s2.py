@@ -14,6 +14,8 @@ _CHUNK_COMPRESSED: Final = 0x00
 _CHUNK_PLAIN: Final = 0x01
 _CHUNK_IDENTIFIER: Final = 0xFF
 _FIRST_SKIPPABLE: Final = 0x80
+_MAX_CHUNK_BYTES: Final = (4 << 20) + 4096
+"""S2's largest block and some more."""
 _CHECKSUM_BYTES: Final = 4
 
 
@@ -113,10 +115,12 @@ def decode_stream(data: bytes, start: int) -> tuple[bytes, int]:
         kind, size = data[at], int.from_bytes(data[at + 1 : at + 4], "little")
         if kind == _CHUNK_IDENTIFIER and data[at : at + 10] not in STREAM_MAGICS:
             break
-        if _CHUNK_PLAIN < kind < _FIRST_SKIPPABLE:
+        if _CHUNK_PLAIN < kind < _FIRST_SKIPPABLE or size > _MAX_CHUNK_BYTES:
             break
         body = data[at + 4 : at + 4 + size]
         if len(body) < size:
+            if kind >= _FIRST_SKIPPABLE:
+                break  # a stream has no end mark: this is what follows it
             raise DamagedError(bytes(out))
         if kind == _CHUNK_COMPRESSED:
             try:

@@ -1,0 +1,137 @@
+"""The demo's mesh: a child process on a state of its own, started again on the same ports when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import psutil
+from syftmesh_core.errors import Unavailable
+from syftmesh_kit.process import ChildProcess, free_ports
+from syftmesh_kit.s3 import S3Config, S3ObjectStore
+
+from syftmesh_standalone.demo.step import Tell
+from syftmesh_standalone.info import MeshInfo, read_info
+from syftmesh_standalone.options import LOOPBACK
+
+LOG_FILE: Final = "mesh.log"
+_START_S: Final = 45.0
+_STOP_S: Final = 8.0
+_INHERITED: Final = ("PYTHONPATH", "TMPDIR", "XDG_RUNTIME_DIR", "LANG", "LC_ALL", "TZ")
+_S3_PORT: Final = "-s3.port="
+
+
+@dataclass(frozen=True, slots=True)
+class MeshPorts:
+    """The two ports of the mesh, chosen once, so that it comes back where it was."""
+
+    http: int
+    grpc: int
+
+
+class DemoMesh:
+    """The mesh as the demo sees it: from outside, by its state folder, its address and its process.
+
+    Args:
+        state: State folder.
+        sites: E-mails of the sites to make.
+        processes: Whether each service gets a process of its own.
+        tell: Takes a line when the mesh died and is started again.
+    """
+
+    def __init__(self, state: Path, sites: Sequence[str], *, processes: bool, tell: Tell) -> None:
+        self._hub = state / "hub"
+        self._ports = MeshPorts(*free_ports(2))
+        self._tell = tell
+        command = [sys.executable, "-m", "syftmesh_standalone", "--state", str(state)]
+        command += ["--sites", ",".join(sites)]
+        command += ["--http-port", str(self._ports.http), "--grpc-port", str(self._ports.grpc)]
+        self._child = ChildProcess(
+            "the mesh",
+            [*command, "--processes"] if processes else command,
+            ready=self._is_ready,
+            log_path=self._hub / LOG_FILE,
+            environment={name: os.environ[name] for name in _INHERITED if name in os.environ},
+            start_timeout_s=_START_S,
+            stop_timeout_s=_STOP_S,
+            on_restart=self._restarted,
+        )
+
+    @property
+    def hub(self) -> Path:
+        """Return the folder of everything the hub holds."""
+        return self._hub
+
+    @property
+    def server(self) -> str:
+        """Return the hub's address."""
+        return f"http://{LOOPBACK}:{self._ports.http}"
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run it for the block; it is started again whenever it dies.
+
+        Raises:
+            Unavailable: PROCESS_START_FAILED; its log says why. In a group, as what the block raises.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            try:
+                await self._child.start(tasks)
+                yield
+            finally:
+                await self._child.stop()
+
+    def info(self) -> MeshInfo:
+        """Return what it says of itself.
+
+        Raises:
+            Unavailable: MESH_AWAY: it is being started again.
+        """
+        found = read_info(self._hub)
+        if found is None or found.pid != self._child.pid:
+            raise Unavailable("the mesh is being started", reason="MESH_AWAY")
+        return found
+
+    async def healthz(self) -> dict[str, str]:
+        """Return the state of each part by name, as the gateway tells.
+
+        Raises:
+            Unavailable: MESH_AWAY: it does not answer.
+        """
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+                document = (await client.get(f"{self.server}/healthz")).json()
+            return {str(name): str(word) for name, word in document["parts"].items()}
+        except (httpx.HTTPError, ValueError, KeyError, AttributeError) as error:
+            raise Unavailable("the gateway does not answer", reason="MESH_AWAY") from error
+
+    def object_store(self) -> S3ObjectStore:
+        """Return the hub's object store, with the hub's own credentials, as it is reached now.
+
+        Raises:
+            Unavailable: MESH_AWAY: it is being started again.
+        """
+        pid = self.info().children.get("seaweedfs", 0)
+        try:
+            arguments = psutil.Process(pid).cmdline() if pid else []
+            port = next(part.removeprefix(_S3_PORT) for part in arguments if part.startswith(_S3_PORT))
+            config: Any = json.loads((self._hub / "s3/s3.json").read_bytes())
+            keys = config["identities"][0]["credentials"][0]
+        except (psutil.Error, StopIteration, OSError, ValueError, KeyError, IndexError) as error:
+            raise Unavailable("the object store is being started", reason="MESH_AWAY") from error
+        return S3ObjectStore(S3Config(f"http://{LOOPBACK}:{port}", keys["accessKey"], keys["secretKey"]))
+
+    async def _is_ready(self) -> bool:
+        found = await asyncio.to_thread(read_info, self._hub)
+        return found is not None and found.pid == self._child.pid
+
+    def _restarted(self, name: str, exit_code: int) -> None:
+        self._tell(f"        {name} ended (exit code {exit_code}) and is started again")
