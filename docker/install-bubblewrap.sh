@@ -9,11 +9,12 @@ fi
 if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
   echo "setup: installing bubblewrap (the sandbox) from Debian's packages"
   export DEBIAN_FRONTEND=noninteractive
-  apt-get install -qq -y --no-install-recommends bubblewrap > /dev/null 2>&1 || {
-    apt-get update -qq > /dev/null
-    apt-get install -qq -y --no-install-recommends bubblewrap > /dev/null
-  }
-  exit 0
+  install() { apt-get install -qq -y --no-install-recommends bubblewrap > /dev/null; }
+  if install 2> /dev/null || { apt-get update -qq > /dev/null && install; }; then
+    exit 0
+  fi
+  echo "setup: bubblewrap could not be installed (see above); run: apt-get install bubblewrap" >&2
+else
+  echo "setup: bubblewrap is missing and this user cannot install it; run: sudo apt-get install bubblewrap" >&2
 fi
-echo "setup: bubblewrap is missing and this user cannot install it; run: sudo apt-get install bubblewrap" >&2
 echo "setup: without it no job runs on private data (everything else works)" >&2

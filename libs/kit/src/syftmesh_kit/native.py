@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from syftmesh_core.errors import NotFound
 
 from syftmesh_kit.address import socket_path
 from syftmesh_kit.durability import assert_sync_always
@@ -25,6 +26,7 @@ from syftmesh_kit.s3 import S3Config
 
 MAX_PAYLOAD_BYTES: Final = 1024 * 1024
 _LOOPBACK: Final = "127.0.0.1"
+_CLIENT_FILE: Final = "client.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,9 @@ class SeaweedServer:
             on_restart=self._on_restart,
         )
         await self._child.start(tasks)
-        return S3Config(endpoint, access_key, secret_key, self._bucket)
+        address = S3Config(endpoint, access_key, secret_key, self._bucket)
+        write_secret_file(self._state / _CLIENT_FILE, _client_file(address))
+        return address
 
     async def stop(self) -> None:
         """Stop it."""
@@ -207,6 +211,28 @@ class SeaweedServer:
             f"-s3.localSocket={_socket(self._state, 's3')}",
             f"-s3.config={config}",
         ]
+
+
+def seaweed_address(state: Path) -> S3Config:
+    """Return how to reach the `SeaweedServer` that was started on `state` last, for whoever may read its folder.
+
+    Raises:
+        NotFound: None was started there, or this user may not read it (OBJECT_STORE_UNKNOWN).
+    """
+    try:
+        found = json.loads((state / _CLIENT_FILE).read_bytes())
+        return S3Config(found["endpoint"], found["access_key"], found["secret_key"], found["bucket"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise NotFound(
+            "The address of the mesh's object store cannot be read: is the mesh up, and yours?",
+            reason="OBJECT_STORE_UNKNOWN",
+            hint="syftmesh up",
+        ) from error
+
+
+def _client_file(address: S3Config) -> str:
+    names = ("endpoint", "access_key", "secret_key", "bucket")
+    return json.dumps({name: getattr(address, name) for name in names})
 
 
 def _socket(state: Path, name: str) -> Path:
