@@ -24,10 +24,1181 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """ERROR_REASON_UNSPECIFIED is never sent."""
+    ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 1
+    """==== 1-99: General: the reason of an error that needs no finer one.
+
+    A defect of ours; the message carries an error id only: report the id, and try again later.
+    """
+    ERROR_REASON_INVALID_INPUT: _ErrorReason.ValueType  # 2
+    """The request can never succeed as it stands: correct the value named."""
+    ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 3
+    """Who asks is not known: log in."""
+    ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 4
+    """The caller has no right to this: ask the owner, or see `syftmesh acl explain`."""
+    ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 5
+    """It does not exist, or the caller may not know that it does."""
+    ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 6
+    """Something of that name is there already: take another name."""
+    ERROR_REASON_WRONG_STATE: _ErrorReason.ValueType  # 7
+    """The thing named is in a state that does not allow this: read it again."""
+    ERROR_REASON_CONFLICT: _ErrorReason.ValueType  # 8
+    """A race was lost: read again, then decide."""
+    ERROR_REASON_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 9
+    """A size, count or rate limit was passed; metadata names the limit."""
+    ERROR_REASON_UNAVAILABLE: _ErrorReason.ValueType  # 10
+    """Something needed is not there now: the same request may succeed later."""
+    ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 11
+    """The time allowed ran out before an answer was there: the outcome is unknown, so ask for it or repeat
+    with the same id.
+    """
+    ERROR_REASON_INTEGRITY_FAILURE: _ErrorReason.ValueType  # 12
+    """A digest, signature or seal does not hold: nothing of it is used."""
+    ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 13
+    """The caller or the owner ended it."""
+    ERROR_REASON_UNIMPLEMENTED: _ErrorReason.ValueType  # 14
+    """Named in the contract and not built yet; the message says what it waits for."""
+    ERROR_REASON_MESSAGE_MALFORMED: _ErrorReason.ValueType  # 100
+    """==== 100-199: Transport: servers, channels, the message bus and its logs.
+
+    The bytes are not a message of the type expected: use protos of the server's version.
+    """
+    ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 101
+    """A message is above 4 MiB, or above what the bus carries: send bulk data as a file."""
+    ERROR_REASON_SERVER_UNREACHABLE: _ErrorReason.ValueType  # 102
+    """No service answers at the address: check it and the network, then try again."""
+    ERROR_REASON_BATCH_SIZE: _ErrorReason.ValueType  # 103
+    """A batch has no message or more than 500: split it."""
+    ERROR_REASON_SUBJECT_INVALID: _ErrorReason.ValueType  # 104
+    """A name cannot be a subject of the bus: use plain letters, digits, dots and dashes."""
+    ERROR_REASON_KEY_INVALID: _ErrorReason.ValueType  # 105
+    """A name cannot be a key of a bucket of the bus: encode it first."""
+    ERROR_REASON_BUS_UNREACHABLE: _ErrorReason.ValueType  # 106
+    """The message bus cannot be reached: try again; an operator checks nats-server and its address."""
+    ERROR_REASON_BUS_TIMEOUT: _ErrorReason.ValueType  # 107
+    """The message bus did not answer in time: try again with the same id."""
+    ERROR_REASON_BUS_REFUSED: _ErrorReason.ValueType  # 108
+    """The message bus refuses the request as it stands: an operator looks at the service's log."""
+    ERROR_REASON_STREAM_AWAY: _ErrorReason.ValueType  # 109
+    """A stream of the bus does not answer now: try again in a moment."""
+    ERROR_REASON_STREAM_FULL: _ErrorReason.ValueType  # 110
+    """A stream of the bus has reached its limit: an operator raises it or makes room."""
+    ERROR_REASON_STREAM_MISSING: _ErrorReason.ValueType  # 111
+    """There is no such stream or message in the bus."""
+    ERROR_REASON_WRONG_LAST_SEQUENCE: _ErrorReason.ValueType  # 112
+    """Another message was appended in between: read the newest one, then decide."""
+    ERROR_REASON_KV_CONFLICT: _ErrorReason.ValueType  # 113
+    """An entry of a bucket was changed by somebody else: read it again, then decide."""
+    ERROR_REASON_NO_RESPONDER: _ErrorReason.ValueType  # 114
+    """Nobody answers this request now: try again in a moment."""
+    ERROR_REASON_CURSOR_EXPIRED: _ErrorReason.ValueType  # 115
+    """The cursor is of an older epoch or too far back: list once, then watch from the new cursor."""
+    ERROR_REASON_LOG_LOADING: _ErrorReason.ValueType  # 116
+    """The service still reads its log: ask again in a moment."""
+    ERROR_REASON_LOG_BEHIND: _ErrorReason.ValueType  # 117
+    """The service's view is behind its log or a rule file cannot be read, so nothing is decided: ask
+    again.
+    """
+    ERROR_REASON_JOURNAL_LAGS: _ErrorReason.ValueType  # 118
+    """The journal has not reached the position asked for in time: an operator checks the journaler."""
+    ERROR_REASON_JOURNAL_GAP: _ErrorReason.ValueType  # 119
+    """Entries are missing in a journal: restore them from a backup before rebuilding."""
+    ERROR_REASON_JOURNAL_CORRUPT: _ErrorReason.ValueType  # 120
+    """An object of a journal is damaged: restore it from a backup before rebuilding."""
+    ERROR_REASON_STREAM_BEHIND_JOURNAL: _ErrorReason.ValueType  # 121
+    """A stream holds less than its journal, after a loss: rebuild it before anything is written."""
+    ERROR_REASON_STORE_NOT_DURABLE: _ErrorReason.ValueType  # 122
+    """nats-server acknowledges before data is on disk: set `sync_interval: always`."""
+    ERROR_REASON_STARTING: _ErrorReason.ValueType  # 123
+    """The service is starting: ask again in a moment."""
+    ERROR_REASON_PAGE_INVALID: _ErrorReason.ValueType  # 124
+    """The page size is negative, or the page token was not given out: begin at the first page."""
+    ERROR_REASON_TOKEN_MISSING: _ErrorReason.ValueType  # 200
+    """==== 200-299: Logins, tokens and devices.
+
+    The call needs an access token: log in first.
+    """
+    ERROR_REASON_TOKEN_INVALID: _ErrorReason.ValueType  # 201
+    """The access token is malformed, of another hub, or not valid yet: log in again and check the clock."""
+    ERROR_REASON_TOKEN_EXPIRED: _ErrorReason.ValueType  # 202
+    """The access token, or a consistency token of an older epoch, counts no more: refresh it, or ask
+    without it.
+    """
+    ERROR_REASON_TOKEN_REVOKED: _ErrorReason.ValueType  # 203
+    """The access token was revoked: log in again."""
+    ERROR_REASON_REFRESH_INVALID: _ErrorReason.ValueType  # 204
+    """The refresh token is unknown, expired or revoked: log in again."""
+    ERROR_REASON_REFRESH_REUSED: _ErrorReason.ValueType  # 205
+    """The refresh token was used before, so its whole login is revoked: log in again; revoke the device if
+    it was not you.
+    """
+    ERROR_REASON_NOT_LOGGED_IN: _ErrorReason.ValueType  # 206
+    """Nobody is logged in with this profile: log in."""
+    ERROR_REASON_LOCAL_LOGIN_DISABLED: _ErrorReason.ValueType  # 207
+    """The hub is no embedded mesh: use a join token or another login."""
+    ERROR_REASON_LOCAL_TOKEN_INVALID: _ErrorReason.ValueType  # 208
+    """Not the local token in the mesh's state folder: read it again."""
+    ERROR_REASON_LOCAL_TOKEN_MISSING: _ErrorReason.ValueType  # 209
+    """The local token of the mesh cannot be read: start the mesh, as the same user."""
+    ERROR_REASON_JOIN_TOKEN_INVALID: _ErrorReason.ValueType  # 210
+    """The join token is unknown, used, revoked, expired, or for another e-mail: ask for a new one."""
+    ERROR_REASON_JOIN_TOKEN_UNKNOWN: _ErrorReason.ValueType  # 211
+    """The caller made no join token of that id: list them."""
+    ERROR_REASON_JOIN_TOKEN_MISSING: _ErrorReason.ValueType  # 212
+    """The file with the join token cannot be read: check its path and mode."""
+    ERROR_REASON_TTL_INVALID: _ErrorReason.ValueType  # 213
+    """A lifetime is outside what is allowed: metadata names the limits."""
+    ERROR_REASON_DEVICE_INVALID: _ErrorReason.ValueType  # 214
+    """A device's e-mail, id, epoch or key is malformed: correct it."""
+    ERROR_REASON_DEVICE_UNKNOWN: _ErrorReason.ValueType  # 215
+    """There is no such device of the caller, or it is not in the newest device list: publish the list
+    first.
+    """
+    ERROR_REASON_DEVICE_REVOKED: _ErrorReason.ValueType  # 216
+    """The device was revoked: make new keys and log in with them."""
+    ERROR_REASON_DEVICE_OF_ANOTHER: _ErrorReason.ValueType  # 217
+    """The device id belongs to another principal: make a new device."""
+    ERROR_REASON_TOO_MANY_DEVICES: _ErrorReason.ValueType  # 218
+    """A principal has as many devices as allowed: revoke one first."""
+    ERROR_REASON_TOKENS_FOREIGN: _ErrorReason.ValueType  # 219
+    """The tokens in a folder are of another device than its keys: log in anew."""
+    ERROR_REASON_KEY_SET_PENDING: _ErrorReason.ValueType  # 220
+    """No key to verify tokens with was published yet: ask again in a moment."""
+    ERROR_REASON_RECORD_DAMAGED: _ErrorReason.ValueType  # 221
+    """A record of the identity service is damaged: restore it from a backup."""
+    ERROR_REASON_SIGNING_KEY_DAMAGED: _ErrorReason.ValueType  # 222
+    """The identity service's signing key cannot be read: restore it, or remove it, which ends all logins."""
+    ERROR_REASON_PRINCIPAL_INVALID: _ErrorReason.ValueType  # 300
+    """==== 300-399: Names, paths, rules and permissions.
+
+    Not an e-mail address that can be a principal: write one like name@example.org.
+    """
+    ERROR_REASON_PATH_INVALID: _ErrorReason.ValueType  # 301
+    """Not a path of a datasite: metadata says why."""
+    ERROR_REASON_INVALID_URL: _ErrorReason.ValueType  # 302
+    """Not the address of an endpoint or of a hub: metadata says why."""
+    ERROR_REASON_LEVEL_INVALID: _ErrorReason.ValueType  # 303
+    """Not a level: take read, create, write or admin."""
+    ERROR_REASON_TIME_INVALID: _ErrorReason.ValueType  # 304
+    """Not a moment, or one outside the years 1970 to 9999: write one like 2026-12-31T12:00:00Z."""
+    ERROR_REASON_PATTERN_INVALID: _ErrorReason.ValueType  # 305
+    """Not a pattern of a rule file: metadata says why."""
+    ERROR_REASON_ENTRY_INVALID: _ErrorReason.ValueType  # 306
+    """Not an entry of a rule's list: metadata says why."""
+    ERROR_REASON_RULES_INVALID: _ErrorReason.ValueType  # 307
+    """A rule file is refused; metadata names the line and why: correct it, nothing was stored."""
+    ERROR_REASON_RULES_MISSING: _ErrorReason.ValueType  # 308
+    """There is no rule file above the path that the caller may read."""
+    ERROR_REASON_RULES_UNTRUSTED: _ErrorReason.ValueType  # 309
+    """A rule file is not signed by an admin device of the owner, so it is not used: have its owner write
+    it again.
+    """
+    ERROR_REASON_RULES_WITHHELD: _ErrorReason.ValueType  # 310
+    """The hub does not give a rule file that was there, so nothing is decided: see the hint."""
+    ERROR_REASON_BEHIND: _ErrorReason.ValueType  # 311
+    """This replica has not seen what the consistency token names yet: ask again."""
+    ERROR_REASON_ADMIN_DEVICE_REQUIRED: _ErrorReason.ValueType  # 312
+    """A rule file has to be signed by an admin device: write it with a person's own profile."""
+    ERROR_REASON_SITE_UNKNOWN: _ErrorReason.ValueType  # 313
+    """There is no such datasite: check the address."""
+    ERROR_REASON_ENCODING_INVALID: _ErrorReason.ValueType  # 400
+    """==== 400-499: Keys, seals, records and statements.
+
+    Bytes are not in the encoding that is signed: they are not used.
+    """
+    ERROR_REASON_PHRASE_INVALID: _ErrorReason.ValueType  # 401
+    """The words of a recovery phrase do not fit together: check their order and spelling."""
+    ERROR_REASON_PHRASE_OTHER_ACCOUNT: _ErrorReason.ValueType  # 402
+    """The recovery phrase is another account's: use the one of this account."""
+    ERROR_REASON_ROOT_KEY_INVALID: _ErrorReason.ValueType  # 403
+    """An account key cannot be pinned or replaced so: check it with its owner."""
+    ERROR_REASON_KEY_CHANGED: _ErrorReason.ValueType  # 404
+    """The account key is not the one known from before; nothing is sent or opened until a person has
+    checked it: `syftmesh keys verify`.
+    """
+    ERROR_REASON_TOO_MANY_PINS: _ErrorReason.ValueType  # 405
+    """The key store knows as many accounts as allowed: remove a profile or use another one."""
+    ERROR_REASON_PRINCIPAL_UNKNOWN: _ErrorReason.ValueType  # 406
+    """The principal has published no devices: ask them to log in once."""
+    ERROR_REASON_DEVICE_LIST_INVALID: _ErrorReason.ValueType  # 407
+    """A device list's signature, chain or flags do not hold: it is not used."""
+    ERROR_REASON_DEVICE_LIST_STALE: _ErrorReason.ValueType  # 408
+    """Another device list was published in between: fetch the newest, then sign anew."""
+    ERROR_REASON_DEVICE_LIST_ROLLBACK: _ErrorReason.ValueType  # 409
+    """The hub gives an older device list than was seen before: it is not used."""
+    ERROR_REASON_DEVICE_LIST_LIMIT: _ErrorReason.ValueType  # 410
+    """The principal has published as many device lists as allowed."""
+    ERROR_REASON_KEYS_LOADING: _ErrorReason.ValueType  # 411
+    """The key directory still reads its log: ask again in a moment."""
+    ERROR_REASON_KEYLOG_DAMAGED: _ErrorReason.ValueType  # 412
+    """What the key log holds for a principal does not verify: an operator rebuilds it from the journal."""
+    ERROR_REASON_SEAL_INVALID: _ErrorReason.ValueType  # 413
+    """Sealed content was changed or is not what it is said to be: it is not used."""
+    ERROR_REASON_SEAL_EXPIRED: _ErrorReason.ValueType  # 414
+    """Sealed content has expired: ask its sender for it again."""
+    ERROR_REASON_SEAL_REFUSED: _ErrorReason.ValueType  # 415
+    """Content cannot be sealed so, for nobody, twice for one device, or in another's name."""
+    ERROR_REASON_SEAL_TOO_LARGE: _ErrorReason.ValueType  # 416
+    """Content is too large to be sealed in one piece: send a file."""
+    ERROR_REASON_TOO_MANY_READERS: _ErrorReason.ValueType  # 417
+    """There are more devices to seal for than allowed: name fewer readers."""
+    ERROR_REASON_NO_KEY_FOR_DEVICE: _ErrorReason.ValueType  # 418
+    """The content was not sealed for this device: open it on one that was listed, or have it sealed again."""
+    ERROR_REASON_RECORD_INVALID: _ErrorReason.ValueType  # 419
+    """A signed file record is malformed or its signature does not hold: it is not used."""
+    ERROR_REASON_RECORD_TOO_LARGE: _ErrorReason.ValueType  # 420
+    """A file record is too large: shorten the path."""
+    ERROR_REASON_RECORD_SIGNER_UNKNOWN: _ErrorReason.ValueType  # 421
+    """A record is signed by a device that its author does not list: have the file written again."""
+    ERROR_REASON_STATEMENT_INVALID: _ErrorReason.ValueType  # 422
+    """A signed statement is malformed or its signature does not hold: sign it anew."""
+    ERROR_REASON_STATEMENT_EXPIRED: _ErrorReason.ValueType  # 423
+    """A signed statement has expired: ask for a new one."""
+    ERROR_REASON_STATEMENT_TOO_LARGE: _ErrorReason.ValueType  # 424
+    """A statement is too large: name long contents by their digests."""
+    ERROR_REASON_SIGNATURE_INVALID: _ErrorReason.ValueType  # 425
+    """A signed decision does not hold in form, kind or signature: read the job again and sign its terms."""
+    ERROR_REASON_TERMS_INVALID: _ErrorReason.ValueType  # 426
+    """Signed terms are not in the form agreed: read the job again and sign its terms."""
+    ERROR_REASON_KEYSTORE_MISSING: _ErrorReason.ValueType  # 427
+    """There is no key store for the profile on this machine: log in, or recover with the phrase."""
+    ERROR_REASON_KEYSTORE_EXISTS: _ErrorReason.ValueType  # 428
+    """The profile has a key store already: use it or choose another profile."""
+    ERROR_REASON_KEYSTORE_LOCKED: _ErrorReason.ValueType  # 429
+    """The key store needs its passphrase: give it."""
+    ERROR_REASON_KEYSTORE_PASSPHRASE: _ErrorReason.ValueType  # 430
+    """The passphrase does not open the key store: type it again."""
+    ERROR_REASON_PASSPHRASE_INVALID: _ErrorReason.ValueType  # 431
+    """A passphrase has at least one character: give one."""
+    ERROR_REASON_KEYSTORE_MODE: _ErrorReason.ValueType  # 432
+    """Others on the machine may use the key store: run the command in the hint."""
+    ERROR_REASON_KEYSTORE_DAMAGED: _ErrorReason.ValueType  # 433
+    """The key store cannot be read: restore it from a backup, or recover with the phrase."""
+    ERROR_REASON_KEYSTORE_REPLACED: _ErrorReason.ValueType  # 434
+    """The key store now holds another device: start the program again."""
+    ERROR_REASON_KEYSTORE_UNWRITABLE: _ErrorReason.ValueType  # 435
+    """The key store cannot be written: check free space and the folder's rights."""
+    ERROR_REASON_FILE_MISSING: _ErrorReason.ValueType  # 500
+    """==== 500-599: Files and objects.
+
+    There is no such file, or the caller may not know of it.
+    """
+    ERROR_REASON_FILE_TOO_LARGE: _ErrorReason.ValueType  # 501
+    """A file is above the limit named: split it."""
+    ERROR_REASON_TOO_MANY_FILES: _ErrorReason.ValueType  # 502
+    """More files or paths at once than allowed: split the request."""
+    ERROR_REASON_TOO_MANY_OBJECTS: _ErrorReason.ValueType  # 503
+    """More objects in one operation than allowed: commit these, then begin another."""
+    ERROR_REASON_OPERATION_INVALID: _ErrorReason.ValueType  # 504
+    """Not an operation id: choose a UUID for each operation."""
+    ERROR_REASON_BUSY: _ErrorReason.ValueType  # 505
+    """The same operation is written from many places: try again."""
+    ERROR_REASON_STALE_PREVIOUS: _ErrorReason.ValueType  # 506
+    """The file has another revision than the write expects: read it again, then decide."""
+    ERROR_REASON_NOT_LIVE: _ErrorReason.ValueType  # 507
+    """The file is deleted already."""
+    ERROR_REASON_PATH_COLLISION: _ErrorReason.ValueType  # 508
+    """A file lies above the path, or it is a folder with files: choose another path."""
+    ERROR_REASON_RPC_DIRECTORY: _ErrorReason.ValueType  # 509
+    """Only rule files are kept in an app's rpc directory: send a call instead."""
+    ERROR_REASON_PLAIN_NOT_ALLOWED: _ErrorReason.ValueType  # 510
+    """The path is not readable by everyone, so its content must be sealed: seal it."""
+    ERROR_REASON_OPEN_READERS: _ErrorReason.ValueType  # 511
+    """Readers not known by name need key grants, which are not built: name them, or give to everyone."""
+    ERROR_REASON_AUTHOR_MISMATCH: _ErrorReason.ValueType  # 512
+    """A record names another author or device than the caller: sign with the device logged in."""
+    ERROR_REASON_AUTHOR_NOT_ALLOWED: _ErrorReason.ValueType  # 513
+    """A file was written by somebody whom the signed rules do not let write there: it is not used."""
+    ERROR_REASON_FILE_CORRUPT: _ErrorReason.ValueType  # 514
+    """A file's content is not what was signed: it is not used; have it written again."""
+    ERROR_REASON_FILE_FORKED: _ErrorReason.ValueType  # 515
+    """Two versions of one revision are about: nothing is used; ask the owner."""
+    ERROR_REASON_FILE_ROLLBACK: _ErrorReason.ValueType  # 516
+    """The hub gives an older revision than was seen before: it is not used."""
+    ERROR_REASON_ANSWER_INVALID: _ErrorReason.ValueType  # 517
+    """The hub's answer has not the form agreed: it may be of another version."""
+    ERROR_REASON_UPLOAD_EXPIRED: _ErrorReason.ValueType  # 518
+    """The right to upload has ended: ask anew."""
+    ERROR_REASON_DOWNLOAD_EXPIRED: _ErrorReason.ValueType  # 519
+    """The right to download has ended: ask anew."""
+    ERROR_REASON_URL_REFUSED: _ErrorReason.ValueType  # 520
+    """The hub gave an address that is not followed: check which hub this is."""
+    ERROR_REASON_OBJECT_INVALID: _ErrorReason.ValueType  # 521
+    """An object's digest or size is malformed or differs: correct it."""
+    ERROR_REASON_OBJECT_MISSING: _ErrorReason.ValueType  # 522
+    """There is no such object, or it was not uploaded before the commit: upload it."""
+    ERROR_REASON_OBJECT_EXISTS: _ErrorReason.ValueType  # 523
+    """An object of that name is there already; objects never change."""
+    ERROR_REASON_OBJECT_DAMAGED: _ErrorReason.ValueType  # 524
+    """The object store gave or got other bytes than announced: repeat it."""
+    ERROR_REASON_OBJECT_LOST: _ErrorReason.ValueType  # 525
+    """The object store has lost an object: an operator restores it."""
+    ERROR_REASON_OBJECT_KEY_INVALID: _ErrorReason.ValueType  # 526
+    """Not a name that an object can have."""
+    ERROR_REASON_OBJECT_TOO_LARGE: _ErrorReason.ValueType  # 527
+    """An object is above the limit: metadata names it."""
+    ERROR_REASON_OBJECT_FORBIDDEN: _ErrorReason.ValueType  # 528
+    """A pre-signed address does not hold for this request or has expired: ask for a new one."""
+    ERROR_REASON_OBJECT_REFUSED: _ErrorReason.ValueType  # 529
+    """The object store refuses the request as it stands."""
+    ERROR_REASON_OBJECT_STORE_AWAY: _ErrorReason.ValueType  # 530
+    """The object store does not answer now: try again in a moment."""
+    ERROR_REASON_RANGE_INVALID: _ErrorReason.ValueType  # 531
+    """The range is not within the object."""
+    ERROR_REASON_PRESIGN_INVALID: _ErrorReason.ValueType  # 532
+    """A pre-signed address cannot be made so: lifetime, length or digest are outside what is allowed."""
+    ERROR_REASON_PRESIGN_REQUIRED: _ErrorReason.ValueType  # 533
+    """Objects are reached by pre-signed addresses only: ask the sync service for one."""
+    ERROR_REASON_LENGTH_REQUIRED: _ErrorReason.ValueType  # 534
+    """A body needs a Content-Length that it keeps."""
+    ERROR_REASON_STORE_UNFIT: _ErrorReason.ValueType  # 535
+    """The object store does not keep a promise that is needed: use another store or version."""
+    ERROR_REASON_ROUTE_UNKNOWN: _ErrorReason.ValueType  # 536
+    """There is nothing at this address of the gateway."""
+    ERROR_REASON_METHOD_REFUSED: _ErrorReason.ValueType  # 537
+    """The address does not take this HTTP method."""
+    ERROR_REASON_HOST_INVALID: _ErrorReason.ValueType  # 538
+    """The HTTP request names no host, or several."""
+    ERROR_REASON_HOST_REFUSED: _ErrorReason.ValueType  # 539
+    """The gateway does not answer to this host name: use its own address."""
+    ERROR_REASON_ORIGIN_REFUSED: _ErrorReason.ValueType  # 540
+    """Pages of this origin may not call the gateway."""
+    ERROR_REASON_LOOPBACK_ONLY: _ErrorReason.ValueType  # 541
+    """This is answered on the same machine only."""
+    ERROR_REASON_CLIENT_GONE: _ErrorReason.ValueType  # 542
+    """The client of a download or upload went away; seen in logs only."""
+    ERROR_REASON_OBJECT_STORE_UNKNOWN: _ErrorReason.ValueType  # 543
+    """The address of the mesh's object store cannot be read: start the mesh, as the same user."""
+    ERROR_REASON_ENVELOPE_INVALID: _ErrorReason.ValueType  # 600
+    """==== 600-699: Calls.
+
+    The envelope of a call is malformed: metadata names the field.
+    """
+    ERROR_REASON_FRAME_INVALID: _ErrorReason.ValueType  # 601
+    """A frame of a stream is malformed or out of order: the stream ends; connect again."""
+    ERROR_REASON_BODY_TOO_LARGE: _ErrorReason.ValueType  # 602
+    """A sealed body is above 256 KiB: send a file instead."""
+    ERROR_REASON_REPLY_TOO_LARGE: _ErrorReason.ValueType  # 603
+    """The reply is larger than a call carries: the app should write a file instead."""
+    ERROR_REASON_SENDER_MISMATCH: _ErrorReason.ValueType  # 604
+    """The envelope names another sender or device than the token: log in again."""
+    ERROR_REASON_RATE_LIMITED: _ErrorReason.ValueType  # 605
+    """Too many calls: wait as long as metadata says."""
+    ERROR_REASON_CALL_ID_REUSED: _ErrorReason.ValueType  # 606
+    """The call id was used for another call: choose a new one for each call."""
+    ERROR_REASON_CALL_UNKNOWN: _ErrorReason.ValueType  # 607
+    """There is no such call of the caller, or it was forgotten after its time."""
+    ERROR_REASON_CALL_FINAL: _ErrorReason.ValueType  # 608
+    """The call has its final state already: read it."""
+    ERROR_REASON_CALL_EXPIRED: _ErrorReason.ValueType  # 609
+    """The call was not answered before its expiry: send a new one."""
+    ERROR_REASON_CALL_FAILED: _ErrorReason.ValueType  # 610
+    """The site could not answer the call: try again, or ask its owner."""
+    ERROR_REASON_CALL_UNDELIVERABLE: _ErrorReason.ValueType  # 611
+    """The call was given to the site again and again and never acknowledged: ask the site's owner."""
+    ERROR_REASON_INTERRUPTED: _ErrorReason.ValueType  # 612
+    """It was broken off, at the site or from the keyboard, and may have been done in part: look before
+    repeating.
+    """
+    ERROR_REASON_APP_UNKNOWN: _ErrorReason.ValueType  # 613
+    """The site serves no such app: check the address."""
+    ERROR_REASON_ENDPOINT_UNKNOWN: _ErrorReason.ValueType  # 614
+    """The app has no such endpoint: check the address."""
+    ERROR_REASON_REPLY_FOREIGN: _ErrorReason.ValueType  # 615
+    """A site replied to a call that was not made to it."""
+    ERROR_REASON_SITE_NEEDED: _ErrorReason.ValueType  # 616
+    """The call was made by another process: name the site that was called."""
+    ERROR_REASON_SITE_HAS_NO_DEVICE: _ErrorReason.ValueType  # 617
+    """The site has no device that takes calls yet: ask its owner to start it."""
+    ERROR_REASON_DEVICE_AWAY: _ErrorReason.ValueType  # 618
+    """The device is not connected to this router: it is tried elsewhere."""
+    ERROR_REASON_NO_HOLDER: _ErrorReason.ValueType  # 619
+    """No router delivers to the site yet: try again."""
+    ERROR_REASON_NOT_HOLDER: _ErrorReason.ValueType  # 620
+    """Another router delivers to the site: it is tried there."""
+    ERROR_REASON_PEER_TIMEOUT: _ErrorReason.ValueType  # 621
+    """Another router did not answer in time: try again with the same id."""
+    ERROR_REASON_STREAM_ENDED: _ErrorReason.ValueType  # 622
+    """The router ends the stream: connect again."""
+    ERROR_REASON_HUB_AWAY: _ErrorReason.ValueType  # 623
+    """The site's agent is not connected to the hub: wait, or check the network."""
+    ERROR_REASON_SERVER_FOREIGN: _ErrorReason.ValueType  # 624
+    """Another hub answers at the address than was known there: check the address."""
+    ERROR_REASON_DATASET_INVALID: _ErrorReason.ValueType  # 700
+    """==== 700-799: Datasets, jobs, execution, release and audit.
+
+    A dataset cannot be registered as described: the message says what differs.
+    """
+    ERROR_REASON_DATASET_EXISTS: _ErrorReason.ValueType  # 701
+    """The site has a dataset of that name: names are not used twice."""
+    ERROR_REASON_DATASET_UNKNOWN: _ErrorReason.ValueType  # 702
+    """There is no such dataset that the caller may use."""
+    ERROR_REASON_DATASET_IN_USE: _ErrorReason.ValueType  # 703
+    """An open job names the dataset: end the job first."""
+    ERROR_REASON_DATASET_CHANGED: _ErrorReason.ValueType  # 704
+    """The dataset has other bytes than were registered or named: get its card and submit anew."""
+    ERROR_REASON_MOCK_HOLDS_PRIVATE_ROWS: _ErrorReason.ValueType  # 705
+    """The mock holds rows or files of the private part: take them out, or let one be generated."""
+    ERROR_REASON_JOB_INVALID: _ErrorReason.ValueType  # 706
+    """A submission is malformed: the message names the field."""
+    ERROR_REASON_JOB_EXISTS: _ErrorReason.ValueType  # 707
+    """The job id belongs to another submission: submit under a new id."""
+    ERROR_REASON_JOB_UNKNOWN: _ErrorReason.ValueType  # 708
+    """There is no such job, or the caller may not know of it."""
+    ERROR_REASON_ENTRYPOINT_MISSING: _ErrorReason.ValueType  # 709
+    """The code has no file of the entrypoint's name: name one that is there."""
+    ERROR_REASON_PARAMETERS_INVALID: _ErrorReason.ValueType  # 710
+    """The parameters are not a JSON object in RFC 8785 form."""
+    ERROR_REASON_PARAMETERS_TOO_LARGE: _ErrorReason.ValueType  # 711
+    """The parameters are too large: put more into the code folder."""
+    ERROR_REASON_ARCHIVE_INVALID: _ErrorReason.ValueType  # 712
+    """The code is not an archive that is accepted: pack plain files again."""
+    ERROR_REASON_ARCHIVE_TOO_LARGE: _ErrorReason.ValueType  # 713
+    """The unpacked code is above the limit: put data into a dataset."""
+    ERROR_REASON_STATE_INVALID: _ErrorReason.ValueType  # 714
+    """Not a state of a job: the message lists them."""
+    ERROR_REASON_ROLE_DENIED: _ErrorReason.ValueType  # 715
+    """The caller's role in the job does not allow this step."""
+    ERROR_REASON_NOT_A_REVIEWER: _ErrorReason.ValueType  # 716
+    """The signing device is not an admin device of the owner, or is the submitter's: sign with one that
+    is.
+    """
+    ERROR_REASON_REASON_MISSING: _ErrorReason.ValueType  # 717
+    """The submitter is to be told why: give a reason within the limit."""
+    ERROR_REASON_APPROVAL_EXPIRED: _ErrorReason.ValueType  # 718
+    """The approval has ended: read the job again and sign its terms anew."""
+    ERROR_REASON_APPROVAL_MISMATCH: _ErrorReason.ValueType  # 719
+    """A term of the approval differs from the job: read the job again and sign its terms."""
+    ERROR_REASON_RELEASE_MISMATCH: _ErrorReason.ValueType  # 720
+    """A term of the release differs from the job: read the job again and sign what is there."""
+    ERROR_REASON_RELEASE_REFUSED: _ErrorReason.ValueType  # 721
+    """Outputs have blocking findings: leave them out, or sign a release with a reason to override."""
+    ERROR_REASON_OUTPUT_UNKNOWN: _ErrorReason.ValueType  # 722
+    """The job has no output of that name that could be released."""
+    ERROR_REASON_OUTPUT_CHANGED: _ErrorReason.ValueType  # 723
+    """An output is not as it was signed or scanned any more: nothing was released; run again."""
+    ERROR_REASON_OUTPUT_UNREADABLE: _ErrorReason.ValueType  # 724
+    """An output cannot be read as what its name says, so it cannot be scanned: write it plainly."""
+    ERROR_REASON_LOGS_MISSING: _ErrorReason.ValueType  # 725
+    """No logs of the job were released: ask the owner."""
+    ERROR_REASON_ISOLATION_FAILED: _ErrorReason.ValueType  # 726
+    """There is no passed isolation probe of the last 24 hours: run the probe and look at the checks that
+    fail.
+    """
+    ERROR_REASON_SANDBOX_MISSING: _ErrorReason.ValueType  # 727
+    """The machine has no sandbox: the hint says what to install."""
+    ERROR_REASON_SANDBOX_ARCHITECTURE: _ErrorReason.ValueType  # 728
+    """The sandbox does not know this type of machine: run the site on x86_64 or aarch64."""
+    ERROR_REASON_SANDBOX_LIMITS_UNAVAILABLE: _ErrorReason.ValueType  # 729
+    """The machine gives no control groups to limit a run with: the message says what to change."""
+    ERROR_REASON_RUN_SPEC_INVALID: _ErrorReason.ValueType  # 730
+    """A run's description is malformed: metadata names the field."""
+    ERROR_REASON_RUN_EXISTS: _ErrorReason.ValueType  # 731
+    """A run of that id is under way."""
+    ERROR_REASON_EXECUTOR_CLOSED: _ErrorReason.ValueType  # 732
+    """The executor is closing down: start the runner again."""
+    ERROR_REASON_AUDIT_BROKEN: _ErrorReason.ValueType  # 733
+    """The audit chain does not hold; metadata names the first bad entry: somebody changed the database."""
+    ERROR_REASON_AUDIT_CHECKPOINT_INVALID: _ErrorReason.ValueType  # 734
+    """A checkpoint of the audit chain is not signed by a device of the owner."""
+    ERROR_REASON_DATABASE_UNUSABLE: _ErrorReason.ValueType  # 735
+    """The site's database cannot be opened: check disk and owner, or install the newer version."""
+    ERROR_REASON_SETTING_INVALID: _ErrorReason.ValueType  # 800
+    """==== 800-899: State folders, settings, processes and the embedded mesh.
+
+    Settings are not valid; metadata names the variables: set them and start again.
+    """
+    ERROR_REASON_STATE_UNUSABLE: _ErrorReason.ValueType  # 801
+    """The state folder cannot be used: check its owner, mode and disk, or give another."""
+    ERROR_REASON_STATE_IN_USE: _ErrorReason.ValueType  # 802
+    """Another runner uses the state folder: stop it first."""
+    ERROR_REASON_STATE_LOCKED: _ErrorReason.ValueType  # 803
+    """A mesh runs on the state already: `syftmesh status` shows it, `syftmesh down` ends it."""
+    ERROR_REASON_FILE_NOT_PRIVATE: _ErrorReason.ValueType  # 804
+    """A file that holds a secret is open to others: run the command in the hint."""
+    ERROR_REASON_SOCKET_UNSAFE: _ErrorReason.ValueType  # 805
+    """The folder for sockets is not private to the user: remove it and start again."""
+    ERROR_REASON_BINARY_MISSING: _ErrorReason.ValueType  # 806
+    """A program that is needed is not installed: the hint says which package brings it."""
+    ERROR_REASON_PORT_IN_USE: _ErrorReason.ValueType  # 807
+    """A port is used by another process: stop it or choose another port."""
+    ERROR_REASON_NO_SPACE: _ErrorReason.ValueType  # 808
+    """The disk has too little room: make room or use another disk."""
+    ERROR_REASON_PROCESS_START_FAILED: _ErrorReason.ValueType  # 809
+    """A child process did not start: its log is in the state folder."""
+    ERROR_REASON_HTTP_START_FAILED: _ErrorReason.ValueType  # 810
+    """The HTTP server did not start in time: start again, and look at the log."""
+    ERROR_REASON_START_TIMEOUT: _ErrorReason.ValueType  # 811
+    """The mesh did not become ready in time: its log says what it waited for."""
+    ERROR_REASON_STOP_TIMEOUT: _ErrorReason.ValueType  # 812
+    """The mesh did not end in time: the hint says how to end it."""
+    ERROR_REASON_MESH_DOWN: _ErrorReason.ValueType  # 813
+    """No mesh runs on the state: start it."""
+    ERROR_REASON_MESH_STARTING: _ErrorReason.ValueType  # 814
+    """A mesh starts or stops on the state: ask again in some seconds."""
+    ERROR_REASON_MESH_DEGRADED: _ErrorReason.ValueType  # 815
+    """A part of the mesh is not well; metadata names it: ask again, then look at its log."""
+    ERROR_REASON_MESH_DIED: _ErrorReason.ValueType  # 816
+    """The mesh ended while it started: its log says why."""
+    ERROR_REASON_MESH_AWAY: _ErrorReason.ValueType  # 817
+    """A part of the mesh does not answer yet: wait."""
+    ERROR_REASON_PROCESS_FOREIGN: _ErrorReason.ValueType  # 818
+    """The mesh runs as another user: ask that user."""
+    ERROR_REASON_TOO_MANY_SITES: _ErrorReason.ValueType  # 819
+    """More local sites than one embedded mesh takes: start fewer."""
+    ERROR_REASON_CHECK_FAILED: _ErrorReason.ValueType  # 820
+    """A step of the demo found something else than it must: report it with the output."""
+    ERROR_REASON_STEP_TIMEOUT: _ErrorReason.ValueType  # 821
+    """A step of the demo did not end in time: try again on a quieter machine."""
+    ERROR_REASON_JOB_FAILED: _ErrorReason.ValueType  # 822
+    """A job of the demo ended without success: the message says how."""
+    ERROR_REASON_CANARY_FOUND: _ErrorReason.ValueType  # 823
+    """A private value was found at the hub, readable: report it with the output."""
+    ERROR_REASON_CANARY_BLIND: _ErrorReason.ValueType  # 824
+    """The search for private values does not find the value that it must find: its answer counts for
+    nothing.
+    """
+    ERROR_REASON_CANARY_INCOMPLETE: _ErrorReason.ValueType  # 825
+    """A part of the hub could not be searched for private values, so nothing is claimed: try again."""
+    ERROR_REASON_STATE_NOT_EMPTY: _ErrorReason.ValueType  # 826
+    """The state folder given to the demo is used already: give an empty one."""
+    ERROR_REASON_USAGE: _ErrorReason.ValueType  # 900
+    """==== 900-999: Command line, profiles and files of this machine.
+
+    The command line is not understood: see `--help` of the command.
+    """
+    ERROR_REASON_COMMAND_MISSING: _ErrorReason.ValueType  # 901
+    """The command belongs to a package that is not installed: the hint names it."""
+    ERROR_REASON_PLUGIN_BROKEN: _ErrorReason.ValueType  # 902
+    """The commands of a plugin cannot be loaded: install it again or remove it."""
+    ERROR_REASON_PROFILE_MISSING: _ErrorReason.ValueType  # 903
+    """Nobody has logged in on this machine: log in."""
+    ERROR_REASON_PROFILE_UNKNOWN: _ErrorReason.ValueType  # 904
+    """There is no such profile on this machine: log in with it."""
+    ERROR_REASON_PROFILE_AMBIGUOUS: _ErrorReason.ValueType  # 905
+    """There are several profiles: say which one with `--profile`."""
+    ERROR_REASON_PROFILE_DAMAGED: _ErrorReason.ValueType  # 906
+    """A profile cannot be read: log in again."""
+    ERROR_REASON_EMAIL_MISSING: _ErrorReason.ValueType  # 907
+    """It is not known who logs in: give `--email`."""
+    ERROR_REASON_CONFIRMATION_NEEDED: _ErrorReason.ValueType  # 908
+    """A yes is needed and there is no terminal to ask at: run again with `--yes`."""
+    ERROR_REASON_DECLINED: _ErrorReason.ValueType  # 909
+    """The answer was not yes: nothing was done."""
+    ERROR_REASON_LOCAL_FILE_MISSING: _ErrorReason.ValueType  # 910
+    """There is no such file or folder on this machine."""
+    ERROR_REASON_LOCAL_FILE_UNREADABLE: _ErrorReason.ValueType  # 911
+    """A file of this machine cannot be read."""
+    ERROR_REASON_LOCAL_FILE_UNWRITABLE: _ErrorReason.ValueType  # 912
+    """A file of this machine cannot be written."""
+    ERROR_REASON_FILE_NAME_UNSAFE: _ErrorReason.ValueType  # 913
+    """The name of a result leads out of the folder: nothing more was written."""
+    ERROR_REASON_IS_A_FOLDER: _ErrorReason.ValueType  # 914
+    """The path is a folder: copy it with `-r`."""
+    ERROR_REASON_COPY_LOCAL: _ErrorReason.ValueType  # 915
+    """Both paths are of this machine: use cp."""
+    ERROR_REASON_BINARY_ON_TERMINAL: _ErrorReason.ValueType  # 916
+    """The content is no text and would go to a terminal: write it to a file."""
+    ERROR_REASON_DATA_AMBIGUOUS: _ErrorReason.ValueType  # 917
+    """Both `--data` and `--file` say what to send: give one."""
+    ERROR_REASON_JSON_INVALID: _ErrorReason.ValueType  # 918
+    """A value is not the JSON that is needed: the message says where."""
+    ERROR_REASON_SIZE_INVALID: _ErrorReason.ValueType  # 919
+    """Not a size: write bytes, or a number with a unit like 10MiB."""
+    ERROR_REASON_DURATION_INVALID: _ErrorReason.ValueType  # 920
+    """Not a duration: write one like 30s, 5m, 2h or 1d."""
+    ERROR_REASON_COUNT_INVALID: _ErrorReason.ValueType  # 921
+    """Not a count: write a whole number."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """ErrorReason are the values of ErrorInfo.reason, without the prefix."""
+    """ErrorReason are the values of ErrorInfo.reason, without the prefix. Each range of a hundred numbers belongs to one
+    domain; a new reason takes the next free number of its range, so that no value is ever numbered anew.
+    docs/reference/errors.md is generated from here, and a test holds this list equal to the code.
+    """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """ERROR_REASON_UNSPECIFIED is never sent."""
+ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 1
+"""==== 1-99: General: the reason of an error that needs no finer one.
+
+A defect of ours; the message carries an error id only: report the id, and try again later.
+"""
+ERROR_REASON_INVALID_INPUT: ErrorReason.ValueType  # 2
+"""The request can never succeed as it stands: correct the value named."""
+ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 3
+"""Who asks is not known: log in."""
+ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 4
+"""The caller has no right to this: ask the owner, or see `syftmesh acl explain`."""
+ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 5
+"""It does not exist, or the caller may not know that it does."""
+ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 6
+"""Something of that name is there already: take another name."""
+ERROR_REASON_WRONG_STATE: ErrorReason.ValueType  # 7
+"""The thing named is in a state that does not allow this: read it again."""
+ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 8
+"""A race was lost: read again, then decide."""
+ERROR_REASON_LIMIT_EXCEEDED: ErrorReason.ValueType  # 9
+"""A size, count or rate limit was passed; metadata names the limit."""
+ERROR_REASON_UNAVAILABLE: ErrorReason.ValueType  # 10
+"""Something needed is not there now: the same request may succeed later."""
+ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 11
+"""The time allowed ran out before an answer was there: the outcome is unknown, so ask for it or repeat
+with the same id.
+"""
+ERROR_REASON_INTEGRITY_FAILURE: ErrorReason.ValueType  # 12
+"""A digest, signature or seal does not hold: nothing of it is used."""
+ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 13
+"""The caller or the owner ended it."""
+ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 14
+"""Named in the contract and not built yet; the message says what it waits for."""
+ERROR_REASON_MESSAGE_MALFORMED: ErrorReason.ValueType  # 100
+"""==== 100-199: Transport: servers, channels, the message bus and its logs.
+
+The bytes are not a message of the type expected: use protos of the server's version.
+"""
+ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 101
+"""A message is above 4 MiB, or above what the bus carries: send bulk data as a file."""
+ERROR_REASON_SERVER_UNREACHABLE: ErrorReason.ValueType  # 102
+"""No service answers at the address: check it and the network, then try again."""
+ERROR_REASON_BATCH_SIZE: ErrorReason.ValueType  # 103
+"""A batch has no message or more than 500: split it."""
+ERROR_REASON_SUBJECT_INVALID: ErrorReason.ValueType  # 104
+"""A name cannot be a subject of the bus: use plain letters, digits, dots and dashes."""
+ERROR_REASON_KEY_INVALID: ErrorReason.ValueType  # 105
+"""A name cannot be a key of a bucket of the bus: encode it first."""
+ERROR_REASON_BUS_UNREACHABLE: ErrorReason.ValueType  # 106
+"""The message bus cannot be reached: try again; an operator checks nats-server and its address."""
+ERROR_REASON_BUS_TIMEOUT: ErrorReason.ValueType  # 107
+"""The message bus did not answer in time: try again with the same id."""
+ERROR_REASON_BUS_REFUSED: ErrorReason.ValueType  # 108
+"""The message bus refuses the request as it stands: an operator looks at the service's log."""
+ERROR_REASON_STREAM_AWAY: ErrorReason.ValueType  # 109
+"""A stream of the bus does not answer now: try again in a moment."""
+ERROR_REASON_STREAM_FULL: ErrorReason.ValueType  # 110
+"""A stream of the bus has reached its limit: an operator raises it or makes room."""
+ERROR_REASON_STREAM_MISSING: ErrorReason.ValueType  # 111
+"""There is no such stream or message in the bus."""
+ERROR_REASON_WRONG_LAST_SEQUENCE: ErrorReason.ValueType  # 112
+"""Another message was appended in between: read the newest one, then decide."""
+ERROR_REASON_KV_CONFLICT: ErrorReason.ValueType  # 113
+"""An entry of a bucket was changed by somebody else: read it again, then decide."""
+ERROR_REASON_NO_RESPONDER: ErrorReason.ValueType  # 114
+"""Nobody answers this request now: try again in a moment."""
+ERROR_REASON_CURSOR_EXPIRED: ErrorReason.ValueType  # 115
+"""The cursor is of an older epoch or too far back: list once, then watch from the new cursor."""
+ERROR_REASON_LOG_LOADING: ErrorReason.ValueType  # 116
+"""The service still reads its log: ask again in a moment."""
+ERROR_REASON_LOG_BEHIND: ErrorReason.ValueType  # 117
+"""The service's view is behind its log or a rule file cannot be read, so nothing is decided: ask
+again.
+"""
+ERROR_REASON_JOURNAL_LAGS: ErrorReason.ValueType  # 118
+"""The journal has not reached the position asked for in time: an operator checks the journaler."""
+ERROR_REASON_JOURNAL_GAP: ErrorReason.ValueType  # 119
+"""Entries are missing in a journal: restore them from a backup before rebuilding."""
+ERROR_REASON_JOURNAL_CORRUPT: ErrorReason.ValueType  # 120
+"""An object of a journal is damaged: restore it from a backup before rebuilding."""
+ERROR_REASON_STREAM_BEHIND_JOURNAL: ErrorReason.ValueType  # 121
+"""A stream holds less than its journal, after a loss: rebuild it before anything is written."""
+ERROR_REASON_STORE_NOT_DURABLE: ErrorReason.ValueType  # 122
+"""nats-server acknowledges before data is on disk: set `sync_interval: always`."""
+ERROR_REASON_STARTING: ErrorReason.ValueType  # 123
+"""The service is starting: ask again in a moment."""
+ERROR_REASON_PAGE_INVALID: ErrorReason.ValueType  # 124
+"""The page size is negative, or the page token was not given out: begin at the first page."""
+ERROR_REASON_TOKEN_MISSING: ErrorReason.ValueType  # 200
+"""==== 200-299: Logins, tokens and devices.
+
+The call needs an access token: log in first.
+"""
+ERROR_REASON_TOKEN_INVALID: ErrorReason.ValueType  # 201
+"""The access token is malformed, of another hub, or not valid yet: log in again and check the clock."""
+ERROR_REASON_TOKEN_EXPIRED: ErrorReason.ValueType  # 202
+"""The access token, or a consistency token of an older epoch, counts no more: refresh it, or ask
+without it.
+"""
+ERROR_REASON_TOKEN_REVOKED: ErrorReason.ValueType  # 203
+"""The access token was revoked: log in again."""
+ERROR_REASON_REFRESH_INVALID: ErrorReason.ValueType  # 204
+"""The refresh token is unknown, expired or revoked: log in again."""
+ERROR_REASON_REFRESH_REUSED: ErrorReason.ValueType  # 205
+"""The refresh token was used before, so its whole login is revoked: log in again; revoke the device if
+it was not you.
+"""
+ERROR_REASON_NOT_LOGGED_IN: ErrorReason.ValueType  # 206
+"""Nobody is logged in with this profile: log in."""
+ERROR_REASON_LOCAL_LOGIN_DISABLED: ErrorReason.ValueType  # 207
+"""The hub is no embedded mesh: use a join token or another login."""
+ERROR_REASON_LOCAL_TOKEN_INVALID: ErrorReason.ValueType  # 208
+"""Not the local token in the mesh's state folder: read it again."""
+ERROR_REASON_LOCAL_TOKEN_MISSING: ErrorReason.ValueType  # 209
+"""The local token of the mesh cannot be read: start the mesh, as the same user."""
+ERROR_REASON_JOIN_TOKEN_INVALID: ErrorReason.ValueType  # 210
+"""The join token is unknown, used, revoked, expired, or for another e-mail: ask for a new one."""
+ERROR_REASON_JOIN_TOKEN_UNKNOWN: ErrorReason.ValueType  # 211
+"""The caller made no join token of that id: list them."""
+ERROR_REASON_JOIN_TOKEN_MISSING: ErrorReason.ValueType  # 212
+"""The file with the join token cannot be read: check its path and mode."""
+ERROR_REASON_TTL_INVALID: ErrorReason.ValueType  # 213
+"""A lifetime is outside what is allowed: metadata names the limits."""
+ERROR_REASON_DEVICE_INVALID: ErrorReason.ValueType  # 214
+"""A device's e-mail, id, epoch or key is malformed: correct it."""
+ERROR_REASON_DEVICE_UNKNOWN: ErrorReason.ValueType  # 215
+"""There is no such device of the caller, or it is not in the newest device list: publish the list
+first.
+"""
+ERROR_REASON_DEVICE_REVOKED: ErrorReason.ValueType  # 216
+"""The device was revoked: make new keys and log in with them."""
+ERROR_REASON_DEVICE_OF_ANOTHER: ErrorReason.ValueType  # 217
+"""The device id belongs to another principal: make a new device."""
+ERROR_REASON_TOO_MANY_DEVICES: ErrorReason.ValueType  # 218
+"""A principal has as many devices as allowed: revoke one first."""
+ERROR_REASON_TOKENS_FOREIGN: ErrorReason.ValueType  # 219
+"""The tokens in a folder are of another device than its keys: log in anew."""
+ERROR_REASON_KEY_SET_PENDING: ErrorReason.ValueType  # 220
+"""No key to verify tokens with was published yet: ask again in a moment."""
+ERROR_REASON_RECORD_DAMAGED: ErrorReason.ValueType  # 221
+"""A record of the identity service is damaged: restore it from a backup."""
+ERROR_REASON_SIGNING_KEY_DAMAGED: ErrorReason.ValueType  # 222
+"""The identity service's signing key cannot be read: restore it, or remove it, which ends all logins."""
+ERROR_REASON_PRINCIPAL_INVALID: ErrorReason.ValueType  # 300
+"""==== 300-399: Names, paths, rules and permissions.
+
+Not an e-mail address that can be a principal: write one like name@example.org.
+"""
+ERROR_REASON_PATH_INVALID: ErrorReason.ValueType  # 301
+"""Not a path of a datasite: metadata says why."""
+ERROR_REASON_INVALID_URL: ErrorReason.ValueType  # 302
+"""Not the address of an endpoint or of a hub: metadata says why."""
+ERROR_REASON_LEVEL_INVALID: ErrorReason.ValueType  # 303
+"""Not a level: take read, create, write or admin."""
+ERROR_REASON_TIME_INVALID: ErrorReason.ValueType  # 304
+"""Not a moment, or one outside the years 1970 to 9999: write one like 2026-12-31T12:00:00Z."""
+ERROR_REASON_PATTERN_INVALID: ErrorReason.ValueType  # 305
+"""Not a pattern of a rule file: metadata says why."""
+ERROR_REASON_ENTRY_INVALID: ErrorReason.ValueType  # 306
+"""Not an entry of a rule's list: metadata says why."""
+ERROR_REASON_RULES_INVALID: ErrorReason.ValueType  # 307
+"""A rule file is refused; metadata names the line and why: correct it, nothing was stored."""
+ERROR_REASON_RULES_MISSING: ErrorReason.ValueType  # 308
+"""There is no rule file above the path that the caller may read."""
+ERROR_REASON_RULES_UNTRUSTED: ErrorReason.ValueType  # 309
+"""A rule file is not signed by an admin device of the owner, so it is not used: have its owner write
+it again.
+"""
+ERROR_REASON_RULES_WITHHELD: ErrorReason.ValueType  # 310
+"""The hub does not give a rule file that was there, so nothing is decided: see the hint."""
+ERROR_REASON_BEHIND: ErrorReason.ValueType  # 311
+"""This replica has not seen what the consistency token names yet: ask again."""
+ERROR_REASON_ADMIN_DEVICE_REQUIRED: ErrorReason.ValueType  # 312
+"""A rule file has to be signed by an admin device: write it with a person's own profile."""
+ERROR_REASON_SITE_UNKNOWN: ErrorReason.ValueType  # 313
+"""There is no such datasite: check the address."""
+ERROR_REASON_ENCODING_INVALID: ErrorReason.ValueType  # 400
+"""==== 400-499: Keys, seals, records and statements.
+
+Bytes are not in the encoding that is signed: they are not used.
+"""
+ERROR_REASON_PHRASE_INVALID: ErrorReason.ValueType  # 401
+"""The words of a recovery phrase do not fit together: check their order and spelling."""
+ERROR_REASON_PHRASE_OTHER_ACCOUNT: ErrorReason.ValueType  # 402
+"""The recovery phrase is another account's: use the one of this account."""
+ERROR_REASON_ROOT_KEY_INVALID: ErrorReason.ValueType  # 403
+"""An account key cannot be pinned or replaced so: check it with its owner."""
+ERROR_REASON_KEY_CHANGED: ErrorReason.ValueType  # 404
+"""The account key is not the one known from before; nothing is sent or opened until a person has
+checked it: `syftmesh keys verify`.
+"""
+ERROR_REASON_TOO_MANY_PINS: ErrorReason.ValueType  # 405
+"""The key store knows as many accounts as allowed: remove a profile or use another one."""
+ERROR_REASON_PRINCIPAL_UNKNOWN: ErrorReason.ValueType  # 406
+"""The principal has published no devices: ask them to log in once."""
+ERROR_REASON_DEVICE_LIST_INVALID: ErrorReason.ValueType  # 407
+"""A device list's signature, chain or flags do not hold: it is not used."""
+ERROR_REASON_DEVICE_LIST_STALE: ErrorReason.ValueType  # 408
+"""Another device list was published in between: fetch the newest, then sign anew."""
+ERROR_REASON_DEVICE_LIST_ROLLBACK: ErrorReason.ValueType  # 409
+"""The hub gives an older device list than was seen before: it is not used."""
+ERROR_REASON_DEVICE_LIST_LIMIT: ErrorReason.ValueType  # 410
+"""The principal has published as many device lists as allowed."""
+ERROR_REASON_KEYS_LOADING: ErrorReason.ValueType  # 411
+"""The key directory still reads its log: ask again in a moment."""
+ERROR_REASON_KEYLOG_DAMAGED: ErrorReason.ValueType  # 412
+"""What the key log holds for a principal does not verify: an operator rebuilds it from the journal."""
+ERROR_REASON_SEAL_INVALID: ErrorReason.ValueType  # 413
+"""Sealed content was changed or is not what it is said to be: it is not used."""
+ERROR_REASON_SEAL_EXPIRED: ErrorReason.ValueType  # 414
+"""Sealed content has expired: ask its sender for it again."""
+ERROR_REASON_SEAL_REFUSED: ErrorReason.ValueType  # 415
+"""Content cannot be sealed so, for nobody, twice for one device, or in another's name."""
+ERROR_REASON_SEAL_TOO_LARGE: ErrorReason.ValueType  # 416
+"""Content is too large to be sealed in one piece: send a file."""
+ERROR_REASON_TOO_MANY_READERS: ErrorReason.ValueType  # 417
+"""There are more devices to seal for than allowed: name fewer readers."""
+ERROR_REASON_NO_KEY_FOR_DEVICE: ErrorReason.ValueType  # 418
+"""The content was not sealed for this device: open it on one that was listed, or have it sealed again."""
+ERROR_REASON_RECORD_INVALID: ErrorReason.ValueType  # 419
+"""A signed file record is malformed or its signature does not hold: it is not used."""
+ERROR_REASON_RECORD_TOO_LARGE: ErrorReason.ValueType  # 420
+"""A file record is too large: shorten the path."""
+ERROR_REASON_RECORD_SIGNER_UNKNOWN: ErrorReason.ValueType  # 421
+"""A record is signed by a device that its author does not list: have the file written again."""
+ERROR_REASON_STATEMENT_INVALID: ErrorReason.ValueType  # 422
+"""A signed statement is malformed or its signature does not hold: sign it anew."""
+ERROR_REASON_STATEMENT_EXPIRED: ErrorReason.ValueType  # 423
+"""A signed statement has expired: ask for a new one."""
+ERROR_REASON_STATEMENT_TOO_LARGE: ErrorReason.ValueType  # 424
+"""A statement is too large: name long contents by their digests."""
+ERROR_REASON_SIGNATURE_INVALID: ErrorReason.ValueType  # 425
+"""A signed decision does not hold in form, kind or signature: read the job again and sign its terms."""
+ERROR_REASON_TERMS_INVALID: ErrorReason.ValueType  # 426
+"""Signed terms are not in the form agreed: read the job again and sign its terms."""
+ERROR_REASON_KEYSTORE_MISSING: ErrorReason.ValueType  # 427
+"""There is no key store for the profile on this machine: log in, or recover with the phrase."""
+ERROR_REASON_KEYSTORE_EXISTS: ErrorReason.ValueType  # 428
+"""The profile has a key store already: use it or choose another profile."""
+ERROR_REASON_KEYSTORE_LOCKED: ErrorReason.ValueType  # 429
+"""The key store needs its passphrase: give it."""
+ERROR_REASON_KEYSTORE_PASSPHRASE: ErrorReason.ValueType  # 430
+"""The passphrase does not open the key store: type it again."""
+ERROR_REASON_PASSPHRASE_INVALID: ErrorReason.ValueType  # 431
+"""A passphrase has at least one character: give one."""
+ERROR_REASON_KEYSTORE_MODE: ErrorReason.ValueType  # 432
+"""Others on the machine may use the key store: run the command in the hint."""
+ERROR_REASON_KEYSTORE_DAMAGED: ErrorReason.ValueType  # 433
+"""The key store cannot be read: restore it from a backup, or recover with the phrase."""
+ERROR_REASON_KEYSTORE_REPLACED: ErrorReason.ValueType  # 434
+"""The key store now holds another device: start the program again."""
+ERROR_REASON_KEYSTORE_UNWRITABLE: ErrorReason.ValueType  # 435
+"""The key store cannot be written: check free space and the folder's rights."""
+ERROR_REASON_FILE_MISSING: ErrorReason.ValueType  # 500
+"""==== 500-599: Files and objects.
+
+There is no such file, or the caller may not know of it.
+"""
+ERROR_REASON_FILE_TOO_LARGE: ErrorReason.ValueType  # 501
+"""A file is above the limit named: split it."""
+ERROR_REASON_TOO_MANY_FILES: ErrorReason.ValueType  # 502
+"""More files or paths at once than allowed: split the request."""
+ERROR_REASON_TOO_MANY_OBJECTS: ErrorReason.ValueType  # 503
+"""More objects in one operation than allowed: commit these, then begin another."""
+ERROR_REASON_OPERATION_INVALID: ErrorReason.ValueType  # 504
+"""Not an operation id: choose a UUID for each operation."""
+ERROR_REASON_BUSY: ErrorReason.ValueType  # 505
+"""The same operation is written from many places: try again."""
+ERROR_REASON_STALE_PREVIOUS: ErrorReason.ValueType  # 506
+"""The file has another revision than the write expects: read it again, then decide."""
+ERROR_REASON_NOT_LIVE: ErrorReason.ValueType  # 507
+"""The file is deleted already."""
+ERROR_REASON_PATH_COLLISION: ErrorReason.ValueType  # 508
+"""A file lies above the path, or it is a folder with files: choose another path."""
+ERROR_REASON_RPC_DIRECTORY: ErrorReason.ValueType  # 509
+"""Only rule files are kept in an app's rpc directory: send a call instead."""
+ERROR_REASON_PLAIN_NOT_ALLOWED: ErrorReason.ValueType  # 510
+"""The path is not readable by everyone, so its content must be sealed: seal it."""
+ERROR_REASON_OPEN_READERS: ErrorReason.ValueType  # 511
+"""Readers not known by name need key grants, which are not built: name them, or give to everyone."""
+ERROR_REASON_AUTHOR_MISMATCH: ErrorReason.ValueType  # 512
+"""A record names another author or device than the caller: sign with the device logged in."""
+ERROR_REASON_AUTHOR_NOT_ALLOWED: ErrorReason.ValueType  # 513
+"""A file was written by somebody whom the signed rules do not let write there: it is not used."""
+ERROR_REASON_FILE_CORRUPT: ErrorReason.ValueType  # 514
+"""A file's content is not what was signed: it is not used; have it written again."""
+ERROR_REASON_FILE_FORKED: ErrorReason.ValueType  # 515
+"""Two versions of one revision are about: nothing is used; ask the owner."""
+ERROR_REASON_FILE_ROLLBACK: ErrorReason.ValueType  # 516
+"""The hub gives an older revision than was seen before: it is not used."""
+ERROR_REASON_ANSWER_INVALID: ErrorReason.ValueType  # 517
+"""The hub's answer has not the form agreed: it may be of another version."""
+ERROR_REASON_UPLOAD_EXPIRED: ErrorReason.ValueType  # 518
+"""The right to upload has ended: ask anew."""
+ERROR_REASON_DOWNLOAD_EXPIRED: ErrorReason.ValueType  # 519
+"""The right to download has ended: ask anew."""
+ERROR_REASON_URL_REFUSED: ErrorReason.ValueType  # 520
+"""The hub gave an address that is not followed: check which hub this is."""
+ERROR_REASON_OBJECT_INVALID: ErrorReason.ValueType  # 521
+"""An object's digest or size is malformed or differs: correct it."""
+ERROR_REASON_OBJECT_MISSING: ErrorReason.ValueType  # 522
+"""There is no such object, or it was not uploaded before the commit: upload it."""
+ERROR_REASON_OBJECT_EXISTS: ErrorReason.ValueType  # 523
+"""An object of that name is there already; objects never change."""
+ERROR_REASON_OBJECT_DAMAGED: ErrorReason.ValueType  # 524
+"""The object store gave or got other bytes than announced: repeat it."""
+ERROR_REASON_OBJECT_LOST: ErrorReason.ValueType  # 525
+"""The object store has lost an object: an operator restores it."""
+ERROR_REASON_OBJECT_KEY_INVALID: ErrorReason.ValueType  # 526
+"""Not a name that an object can have."""
+ERROR_REASON_OBJECT_TOO_LARGE: ErrorReason.ValueType  # 527
+"""An object is above the limit: metadata names it."""
+ERROR_REASON_OBJECT_FORBIDDEN: ErrorReason.ValueType  # 528
+"""A pre-signed address does not hold for this request or has expired: ask for a new one."""
+ERROR_REASON_OBJECT_REFUSED: ErrorReason.ValueType  # 529
+"""The object store refuses the request as it stands."""
+ERROR_REASON_OBJECT_STORE_AWAY: ErrorReason.ValueType  # 530
+"""The object store does not answer now: try again in a moment."""
+ERROR_REASON_RANGE_INVALID: ErrorReason.ValueType  # 531
+"""The range is not within the object."""
+ERROR_REASON_PRESIGN_INVALID: ErrorReason.ValueType  # 532
+"""A pre-signed address cannot be made so: lifetime, length or digest are outside what is allowed."""
+ERROR_REASON_PRESIGN_REQUIRED: ErrorReason.ValueType  # 533
+"""Objects are reached by pre-signed addresses only: ask the sync service for one."""
+ERROR_REASON_LENGTH_REQUIRED: ErrorReason.ValueType  # 534
+"""A body needs a Content-Length that it keeps."""
+ERROR_REASON_STORE_UNFIT: ErrorReason.ValueType  # 535
+"""The object store does not keep a promise that is needed: use another store or version."""
+ERROR_REASON_ROUTE_UNKNOWN: ErrorReason.ValueType  # 536
+"""There is nothing at this address of the gateway."""
+ERROR_REASON_METHOD_REFUSED: ErrorReason.ValueType  # 537
+"""The address does not take this HTTP method."""
+ERROR_REASON_HOST_INVALID: ErrorReason.ValueType  # 538
+"""The HTTP request names no host, or several."""
+ERROR_REASON_HOST_REFUSED: ErrorReason.ValueType  # 539
+"""The gateway does not answer to this host name: use its own address."""
+ERROR_REASON_ORIGIN_REFUSED: ErrorReason.ValueType  # 540
+"""Pages of this origin may not call the gateway."""
+ERROR_REASON_LOOPBACK_ONLY: ErrorReason.ValueType  # 541
+"""This is answered on the same machine only."""
+ERROR_REASON_CLIENT_GONE: ErrorReason.ValueType  # 542
+"""The client of a download or upload went away; seen in logs only."""
+ERROR_REASON_OBJECT_STORE_UNKNOWN: ErrorReason.ValueType  # 543
+"""The address of the mesh's object store cannot be read: start the mesh, as the same user."""
+ERROR_REASON_ENVELOPE_INVALID: ErrorReason.ValueType  # 600
+"""==== 600-699: Calls.
+
+The envelope of a call is malformed: metadata names the field.
+"""
+ERROR_REASON_FRAME_INVALID: ErrorReason.ValueType  # 601
+"""A frame of a stream is malformed or out of order: the stream ends; connect again."""
+ERROR_REASON_BODY_TOO_LARGE: ErrorReason.ValueType  # 602
+"""A sealed body is above 256 KiB: send a file instead."""
+ERROR_REASON_REPLY_TOO_LARGE: ErrorReason.ValueType  # 603
+"""The reply is larger than a call carries: the app should write a file instead."""
+ERROR_REASON_SENDER_MISMATCH: ErrorReason.ValueType  # 604
+"""The envelope names another sender or device than the token: log in again."""
+ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 605
+"""Too many calls: wait as long as metadata says."""
+ERROR_REASON_CALL_ID_REUSED: ErrorReason.ValueType  # 606
+"""The call id was used for another call: choose a new one for each call."""
+ERROR_REASON_CALL_UNKNOWN: ErrorReason.ValueType  # 607
+"""There is no such call of the caller, or it was forgotten after its time."""
+ERROR_REASON_CALL_FINAL: ErrorReason.ValueType  # 608
+"""The call has its final state already: read it."""
+ERROR_REASON_CALL_EXPIRED: ErrorReason.ValueType  # 609
+"""The call was not answered before its expiry: send a new one."""
+ERROR_REASON_CALL_FAILED: ErrorReason.ValueType  # 610
+"""The site could not answer the call: try again, or ask its owner."""
+ERROR_REASON_CALL_UNDELIVERABLE: ErrorReason.ValueType  # 611
+"""The call was given to the site again and again and never acknowledged: ask the site's owner."""
+ERROR_REASON_INTERRUPTED: ErrorReason.ValueType  # 612
+"""It was broken off, at the site or from the keyboard, and may have been done in part: look before
+repeating.
+"""
+ERROR_REASON_APP_UNKNOWN: ErrorReason.ValueType  # 613
+"""The site serves no such app: check the address."""
+ERROR_REASON_ENDPOINT_UNKNOWN: ErrorReason.ValueType  # 614
+"""The app has no such endpoint: check the address."""
+ERROR_REASON_REPLY_FOREIGN: ErrorReason.ValueType  # 615
+"""A site replied to a call that was not made to it."""
+ERROR_REASON_SITE_NEEDED: ErrorReason.ValueType  # 616
+"""The call was made by another process: name the site that was called."""
+ERROR_REASON_SITE_HAS_NO_DEVICE: ErrorReason.ValueType  # 617
+"""The site has no device that takes calls yet: ask its owner to start it."""
+ERROR_REASON_DEVICE_AWAY: ErrorReason.ValueType  # 618
+"""The device is not connected to this router: it is tried elsewhere."""
+ERROR_REASON_NO_HOLDER: ErrorReason.ValueType  # 619
+"""No router delivers to the site yet: try again."""
+ERROR_REASON_NOT_HOLDER: ErrorReason.ValueType  # 620
+"""Another router delivers to the site: it is tried there."""
+ERROR_REASON_PEER_TIMEOUT: ErrorReason.ValueType  # 621
+"""Another router did not answer in time: try again with the same id."""
+ERROR_REASON_STREAM_ENDED: ErrorReason.ValueType  # 622
+"""The router ends the stream: connect again."""
+ERROR_REASON_HUB_AWAY: ErrorReason.ValueType  # 623
+"""The site's agent is not connected to the hub: wait, or check the network."""
+ERROR_REASON_SERVER_FOREIGN: ErrorReason.ValueType  # 624
+"""Another hub answers at the address than was known there: check the address."""
+ERROR_REASON_DATASET_INVALID: ErrorReason.ValueType  # 700
+"""==== 700-799: Datasets, jobs, execution, release and audit.
+
+A dataset cannot be registered as described: the message says what differs.
+"""
+ERROR_REASON_DATASET_EXISTS: ErrorReason.ValueType  # 701
+"""The site has a dataset of that name: names are not used twice."""
+ERROR_REASON_DATASET_UNKNOWN: ErrorReason.ValueType  # 702
+"""There is no such dataset that the caller may use."""
+ERROR_REASON_DATASET_IN_USE: ErrorReason.ValueType  # 703
+"""An open job names the dataset: end the job first."""
+ERROR_REASON_DATASET_CHANGED: ErrorReason.ValueType  # 704
+"""The dataset has other bytes than were registered or named: get its card and submit anew."""
+ERROR_REASON_MOCK_HOLDS_PRIVATE_ROWS: ErrorReason.ValueType  # 705
+"""The mock holds rows or files of the private part: take them out, or let one be generated."""
+ERROR_REASON_JOB_INVALID: ErrorReason.ValueType  # 706
+"""A submission is malformed: the message names the field."""
+ERROR_REASON_JOB_EXISTS: ErrorReason.ValueType  # 707
+"""The job id belongs to another submission: submit under a new id."""
+ERROR_REASON_JOB_UNKNOWN: ErrorReason.ValueType  # 708
+"""There is no such job, or the caller may not know of it."""
+ERROR_REASON_ENTRYPOINT_MISSING: ErrorReason.ValueType  # 709
+"""The code has no file of the entrypoint's name: name one that is there."""
+ERROR_REASON_PARAMETERS_INVALID: ErrorReason.ValueType  # 710
+"""The parameters are not a JSON object in RFC 8785 form."""
+ERROR_REASON_PARAMETERS_TOO_LARGE: ErrorReason.ValueType  # 711
+"""The parameters are too large: put more into the code folder."""
+ERROR_REASON_ARCHIVE_INVALID: ErrorReason.ValueType  # 712
+"""The code is not an archive that is accepted: pack plain files again."""
+ERROR_REASON_ARCHIVE_TOO_LARGE: ErrorReason.ValueType  # 713
+"""The unpacked code is above the limit: put data into a dataset."""
+ERROR_REASON_STATE_INVALID: ErrorReason.ValueType  # 714
+"""Not a state of a job: the message lists them."""
+ERROR_REASON_ROLE_DENIED: ErrorReason.ValueType  # 715
+"""The caller's role in the job does not allow this step."""
+ERROR_REASON_NOT_A_REVIEWER: ErrorReason.ValueType  # 716
+"""The signing device is not an admin device of the owner, or is the submitter's: sign with one that
+is.
+"""
+ERROR_REASON_REASON_MISSING: ErrorReason.ValueType  # 717
+"""The submitter is to be told why: give a reason within the limit."""
+ERROR_REASON_APPROVAL_EXPIRED: ErrorReason.ValueType  # 718
+"""The approval has ended: read the job again and sign its terms anew."""
+ERROR_REASON_APPROVAL_MISMATCH: ErrorReason.ValueType  # 719
+"""A term of the approval differs from the job: read the job again and sign its terms."""
+ERROR_REASON_RELEASE_MISMATCH: ErrorReason.ValueType  # 720
+"""A term of the release differs from the job: read the job again and sign what is there."""
+ERROR_REASON_RELEASE_REFUSED: ErrorReason.ValueType  # 721
+"""Outputs have blocking findings: leave them out, or sign a release with a reason to override."""
+ERROR_REASON_OUTPUT_UNKNOWN: ErrorReason.ValueType  # 722
+"""The job has no output of that name that could be released."""
+ERROR_REASON_OUTPUT_CHANGED: ErrorReason.ValueType  # 723
+"""An output is not as it was signed or scanned any more: nothing was released; run again."""
+ERROR_REASON_OUTPUT_UNREADABLE: ErrorReason.ValueType  # 724
+"""An output cannot be read as what its name says, so it cannot be scanned: write it plainly."""
+ERROR_REASON_LOGS_MISSING: ErrorReason.ValueType  # 725
+"""No logs of the job were released: ask the owner."""
+ERROR_REASON_ISOLATION_FAILED: ErrorReason.ValueType  # 726
+"""There is no passed isolation probe of the last 24 hours: run the probe and look at the checks that
+fail.
+"""
+ERROR_REASON_SANDBOX_MISSING: ErrorReason.ValueType  # 727
+"""The machine has no sandbox: the hint says what to install."""
+ERROR_REASON_SANDBOX_ARCHITECTURE: ErrorReason.ValueType  # 728
+"""The sandbox does not know this type of machine: run the site on x86_64 or aarch64."""
+ERROR_REASON_SANDBOX_LIMITS_UNAVAILABLE: ErrorReason.ValueType  # 729
+"""The machine gives no control groups to limit a run with: the message says what to change."""
+ERROR_REASON_RUN_SPEC_INVALID: ErrorReason.ValueType  # 730
+"""A run's description is malformed: metadata names the field."""
+ERROR_REASON_RUN_EXISTS: ErrorReason.ValueType  # 731
+"""A run of that id is under way."""
+ERROR_REASON_EXECUTOR_CLOSED: ErrorReason.ValueType  # 732
+"""The executor is closing down: start the runner again."""
+ERROR_REASON_AUDIT_BROKEN: ErrorReason.ValueType  # 733
+"""The audit chain does not hold; metadata names the first bad entry: somebody changed the database."""
+ERROR_REASON_AUDIT_CHECKPOINT_INVALID: ErrorReason.ValueType  # 734
+"""A checkpoint of the audit chain is not signed by a device of the owner."""
+ERROR_REASON_DATABASE_UNUSABLE: ErrorReason.ValueType  # 735
+"""The site's database cannot be opened: check disk and owner, or install the newer version."""
+ERROR_REASON_SETTING_INVALID: ErrorReason.ValueType  # 800
+"""==== 800-899: State folders, settings, processes and the embedded mesh.
+
+Settings are not valid; metadata names the variables: set them and start again.
+"""
+ERROR_REASON_STATE_UNUSABLE: ErrorReason.ValueType  # 801
+"""The state folder cannot be used: check its owner, mode and disk, or give another."""
+ERROR_REASON_STATE_IN_USE: ErrorReason.ValueType  # 802
+"""Another runner uses the state folder: stop it first."""
+ERROR_REASON_STATE_LOCKED: ErrorReason.ValueType  # 803
+"""A mesh runs on the state already: `syftmesh status` shows it, `syftmesh down` ends it."""
+ERROR_REASON_FILE_NOT_PRIVATE: ErrorReason.ValueType  # 804
+"""A file that holds a secret is open to others: run the command in the hint."""
+ERROR_REASON_SOCKET_UNSAFE: ErrorReason.ValueType  # 805
+"""The folder for sockets is not private to the user: remove it and start again."""
+ERROR_REASON_BINARY_MISSING: ErrorReason.ValueType  # 806
+"""A program that is needed is not installed: the hint says which package brings it."""
+ERROR_REASON_PORT_IN_USE: ErrorReason.ValueType  # 807
+"""A port is used by another process: stop it or choose another port."""
+ERROR_REASON_NO_SPACE: ErrorReason.ValueType  # 808
+"""The disk has too little room: make room or use another disk."""
+ERROR_REASON_PROCESS_START_FAILED: ErrorReason.ValueType  # 809
+"""A child process did not start: its log is in the state folder."""
+ERROR_REASON_HTTP_START_FAILED: ErrorReason.ValueType  # 810
+"""The HTTP server did not start in time: start again, and look at the log."""
+ERROR_REASON_START_TIMEOUT: ErrorReason.ValueType  # 811
+"""The mesh did not become ready in time: its log says what it waited for."""
+ERROR_REASON_STOP_TIMEOUT: ErrorReason.ValueType  # 812
+"""The mesh did not end in time: the hint says how to end it."""
+ERROR_REASON_MESH_DOWN: ErrorReason.ValueType  # 813
+"""No mesh runs on the state: start it."""
+ERROR_REASON_MESH_STARTING: ErrorReason.ValueType  # 814
+"""A mesh starts or stops on the state: ask again in some seconds."""
+ERROR_REASON_MESH_DEGRADED: ErrorReason.ValueType  # 815
+"""A part of the mesh is not well; metadata names it: ask again, then look at its log."""
+ERROR_REASON_MESH_DIED: ErrorReason.ValueType  # 816
+"""The mesh ended while it started: its log says why."""
+ERROR_REASON_MESH_AWAY: ErrorReason.ValueType  # 817
+"""A part of the mesh does not answer yet: wait."""
+ERROR_REASON_PROCESS_FOREIGN: ErrorReason.ValueType  # 818
+"""The mesh runs as another user: ask that user."""
+ERROR_REASON_TOO_MANY_SITES: ErrorReason.ValueType  # 819
+"""More local sites than one embedded mesh takes: start fewer."""
+ERROR_REASON_CHECK_FAILED: ErrorReason.ValueType  # 820
+"""A step of the demo found something else than it must: report it with the output."""
+ERROR_REASON_STEP_TIMEOUT: ErrorReason.ValueType  # 821
+"""A step of the demo did not end in time: try again on a quieter machine."""
+ERROR_REASON_JOB_FAILED: ErrorReason.ValueType  # 822
+"""A job of the demo ended without success: the message says how."""
+ERROR_REASON_CANARY_FOUND: ErrorReason.ValueType  # 823
+"""A private value was found at the hub, readable: report it with the output."""
+ERROR_REASON_CANARY_BLIND: ErrorReason.ValueType  # 824
+"""The search for private values does not find the value that it must find: its answer counts for
+nothing.
+"""
+ERROR_REASON_CANARY_INCOMPLETE: ErrorReason.ValueType  # 825
+"""A part of the hub could not be searched for private values, so nothing is claimed: try again."""
+ERROR_REASON_STATE_NOT_EMPTY: ErrorReason.ValueType  # 826
+"""The state folder given to the demo is used already: give an empty one."""
+ERROR_REASON_USAGE: ErrorReason.ValueType  # 900
+"""==== 900-999: Command line, profiles and files of this machine.
+
+The command line is not understood: see `--help` of the command.
+"""
+ERROR_REASON_COMMAND_MISSING: ErrorReason.ValueType  # 901
+"""The command belongs to a package that is not installed: the hint names it."""
+ERROR_REASON_PLUGIN_BROKEN: ErrorReason.ValueType  # 902
+"""The commands of a plugin cannot be loaded: install it again or remove it."""
+ERROR_REASON_PROFILE_MISSING: ErrorReason.ValueType  # 903
+"""Nobody has logged in on this machine: log in."""
+ERROR_REASON_PROFILE_UNKNOWN: ErrorReason.ValueType  # 904
+"""There is no such profile on this machine: log in with it."""
+ERROR_REASON_PROFILE_AMBIGUOUS: ErrorReason.ValueType  # 905
+"""There are several profiles: say which one with `--profile`."""
+ERROR_REASON_PROFILE_DAMAGED: ErrorReason.ValueType  # 906
+"""A profile cannot be read: log in again."""
+ERROR_REASON_EMAIL_MISSING: ErrorReason.ValueType  # 907
+"""It is not known who logs in: give `--email`."""
+ERROR_REASON_CONFIRMATION_NEEDED: ErrorReason.ValueType  # 908
+"""A yes is needed and there is no terminal to ask at: run again with `--yes`."""
+ERROR_REASON_DECLINED: ErrorReason.ValueType  # 909
+"""The answer was not yes: nothing was done."""
+ERROR_REASON_LOCAL_FILE_MISSING: ErrorReason.ValueType  # 910
+"""There is no such file or folder on this machine."""
+ERROR_REASON_LOCAL_FILE_UNREADABLE: ErrorReason.ValueType  # 911
+"""A file of this machine cannot be read."""
+ERROR_REASON_LOCAL_FILE_UNWRITABLE: ErrorReason.ValueType  # 912
+"""A file of this machine cannot be written."""
+ERROR_REASON_FILE_NAME_UNSAFE: ErrorReason.ValueType  # 913
+"""The name of a result leads out of the folder: nothing more was written."""
+ERROR_REASON_IS_A_FOLDER: ErrorReason.ValueType  # 914
+"""The path is a folder: copy it with `-r`."""
+ERROR_REASON_COPY_LOCAL: ErrorReason.ValueType  # 915
+"""Both paths are of this machine: use cp."""
+ERROR_REASON_BINARY_ON_TERMINAL: ErrorReason.ValueType  # 916
+"""The content is no text and would go to a terminal: write it to a file."""
+ERROR_REASON_DATA_AMBIGUOUS: ErrorReason.ValueType  # 917
+"""Both `--data` and `--file` say what to send: give one."""
+ERROR_REASON_JSON_INVALID: ErrorReason.ValueType  # 918
+"""A value is not the JSON that is needed: the message says where."""
+ERROR_REASON_SIZE_INVALID: ErrorReason.ValueType  # 919
+"""Not a size: write bytes, or a number with a unit like 10MiB."""
+ERROR_REASON_DURATION_INVALID: ErrorReason.ValueType  # 920
+"""Not a duration: write one like 30s, 5m, 2h or 1d."""
+ERROR_REASON_COUNT_INVALID: ErrorReason.ValueType  # 921
+"""Not a count: write a whole number."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
