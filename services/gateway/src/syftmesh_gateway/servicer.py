@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest
@@ -16,12 +16,10 @@ from syftmesh_core.clock import Clock, Random, uuid7
 from syftmesh_core.errors import InvalidInput, MeshError, NotFound, PermissionDenied
 from syftmesh_kit.errors import internal_error
 
-from syftmesh_gateway.adapters.object_proxy import ObjectProxy
-from syftmesh_gateway.adapters.probe import Probe
 from syftmesh_gateway.convert import problem
 from syftmesh_gateway.domain.host import HostRule, is_loopback
-from syftmesh_gateway.domain.presigned import METHODS, PREFIX, object_request
-from syftmesh_gateway.domain.status import STYLE_SOURCE, Addresses, page
+from syftmesh_gateway.domain.presigned import METHODS, PREFIX, ObjectRequest, object_request
+from syftmesh_gateway.domain.status import STYLE_SOURCE, Addresses, Health, page
 
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
@@ -45,13 +43,35 @@ _ROUTES: Final = ("/", _HEALTH, _WELL_KNOWN, _METRICS)
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
+class HealthSource(Protocol):
+    """Knows the state of what is behind the gateway."""
+
+    async def health(self) -> Health:
+        """Return the state, at most a second old."""
+        ...
+
+
+class ObjectGate(Protocol):
+    """Passes pre-signed requests to the object store."""
+
+    async def pass_on(
+        self, request: ObjectRequest, headers: Mapping[str, str], body: AsyncIterator[bytes]
+    ) -> Response:
+        """Return the store's answer as it streams in.
+
+        Raises:
+            MeshError: What the store refuses, or that it is away.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """What the routes need."""
 
     addresses: Addresses
-    probe: Probe
-    objects: ObjectProxy
+    probe: HealthSource
+    objects: ObjectGate
     hosts: HostRule
     registry: CollectorRegistry
     clock: Clock

@@ -4,21 +4,52 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NoReturn, Protocol
 
 from mesh.sync.v1 import sync_service_pb2 as pb
 from mesh.sync.v1 import sync_service_pb2_grpc as pb_grpc
 from syftmesh_core.errors import Unimplemented
 from syftmesh_core.path import parse_path
 from syftmesh_kit.caller import current_caller
-from syftmesh_kit.filelog import FeedReader, FileLog
+from syftmesh_kit.filelog import Change, FeedReader, FileLog, LogPosition
 
 from syftmesh_sync import convert
-from syftmesh_sync.adapters.watch import Watch
 from syftmesh_sync.domain.commit import Commit
 from syftmesh_sync.domain.query import Query
 from syftmesh_sync.domain.upload import OpenUpload
+
+
+class FeedBatch(Protocol):
+    """A part of a change feed; without changes it is a heartbeat."""
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """In log order."""
+        ...
+
+    @property
+    def position(self) -> LogPosition:
+        """Where a new stream goes on behind this batch."""
+        ...
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything up to now has been sent."""
+        ...
+
+
+class ChangeFeed(Protocol):
+    """Makes the feed of one stream."""
+
+    def feed(self, reader: FeedReader, epoch: int, sequence: int) -> AsyncIterator[FeedBatch]:
+        """Iterate over the batches behind the cursor, for ever.
+
+        Raises:
+            WrongState: (CURSOR_EXPIRED) the cursor cannot be continued from.
+            Unavailable: The read model may not be answered from.
+        """
+        ...
 
 
 class SyncServicer(pb_grpc.SyncServiceServicer):
@@ -32,7 +63,9 @@ class SyncServicer(pb_grpc.SyncServiceServicer):
         watch: The change feed.
     """
 
-    def __init__(self, log: FileLog, upload: OpenUpload, commit: Commit, query: Query, watch: Watch) -> None:
+    def __init__(
+        self, log: FileLog, upload: OpenUpload, commit: Commit, query: Query, watch: ChangeFeed
+    ) -> None:
         self._log = log
         self._upload = upload
         self._commit = commit
