@@ -1,4 +1,4 @@
-"""The commands of the embedded mesh: ``up``, ``status``, ``down``; found by the entry point ``syftmesh.commands``.
+"""The commands of the embedded mesh, found by the entry point ``syftmesh.commands``.
 
 Everything but Typer and the frame is imported when a command runs: ``syftmesh --help`` loads this module.
 """
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from syftmesh.cli.frame import Frame, verb
 from syftmesh.cli.output import Block, Fields, Table
+
+from syftmesh_standalone.demo.command import register as register_demo
 
 if TYPE_CHECKING:
     from syftmesh_core.errors import MeshError
@@ -28,6 +30,7 @@ def register(app: typer.Typer) -> None:
     )(up)
     verb(app, "status", example="syftmesh status --json")(status)
     verb(app, "down", example="syftmesh down")(down)
+    register_demo(app)
 
 
 def up(

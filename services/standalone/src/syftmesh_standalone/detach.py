@@ -108,7 +108,7 @@ def start_detached(
         os.close(its)
         os.close(log)
     try:
-        return _wait(ours, report, timeout_s)
+        return outcome(ours, report, timeout_s)
     except BaseException:
         _end(child)
         raise
@@ -124,7 +124,12 @@ def _command(options: MeshOptions, pipe: int) -> list[str]:
     return [*command, "--processes"] if options.processes else command
 
 
-def _wait(pipe: int, report: Callable[[str], None], timeout_s: float) -> MeshInfo:
+def outcome(pipe: int, report: Callable[[str], None], timeout_s: float) -> MeshInfo:
+    """Return what the child says at the parent's end of the pipe.
+
+    Raises:
+        MeshError: What it failed with; START_TIMEOUT, MESH_DIED.
+    """
     for line in _lines(pipe, time.monotonic() + timeout_s):
         found: dict[str, Any] = json.loads(line)
         if "progress" in found:

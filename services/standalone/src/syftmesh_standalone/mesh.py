@@ -17,6 +17,7 @@ from syftmesh_core.clock import Clock, SystemClock, to_datetime
 from syftmesh_kit.interceptor.metric import RpcMetrics
 
 from syftmesh_standalone.info import MeshInfo, move_profiles, remove_info, write_info
+from syftmesh_standalone.lease import release_leases
 from syftmesh_standalone.options import HubPlace, MeshOptions, local_token
 from syftmesh_standalone.preflight import (
     choose_ports,
@@ -128,6 +129,7 @@ class Mesh:
             self._report(
                 f"stores are up ({self._clock.monotonic_s() - begun_s:.1f} s), starting the services"
             )
+            await release_leases(stores)
             async with self._hub(stores):
                 await self._make_sites()
                 async with self._running_sites(), self._followed() as info:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from syftmesh_client.profile import STATE_VARIABLE
 from syftmesh_client.site import SiteFolders
 from syftmesh_kit.process import ChildProcess, RestartListener, free_ports
 from syftmesh_kit.s3 import S3Config
@@ -57,6 +58,7 @@ class ServiceSpec:
         address: Where its gRPC server listens, health included.
         settings: Its settings by field; they go into the environment, never into arguments.
         log: File that takes its output.
+        state: The state folder, for the program's own use and for whoever looks whose process it is.
     """
 
     name: str
@@ -64,6 +66,7 @@ class ServiceSpec:
     address: str
     settings: Mapping[str, str]
     log: Path
+    state: Path
 
     def environment(self, ours: Mapping[str, str]) -> dict[str, str]:
         """Return its environment beside PATH and HOME.
@@ -76,7 +79,7 @@ class ServiceSpec:
             name: value for name, value in ours.items() if name in _INHERITED or name.startswith(prefix)
         }
         own = {f"{prefix}{name.upper()}": value for name, value in self.settings.items()}
-        return {**shared, **own}
+        return {**shared, STATE_VARIABLE: str(self.state), **own}
 
     def command(self) -> list[str]:
         """Return the command line."""
@@ -136,10 +139,18 @@ def hub_specs(place: HubPlace, stores: Stores) -> list[ServiceSpec]:
         "backends": json.dumps(backends),
         "s3_endpoint": stores.s3.endpoint,
     }
-    specs = [
-        _spec(name, name, addresses[name], {**common, **own.get(name, {})}, place.folder) for name in services
+    listed = [(name, {**common, **own.get(name, {})}) for name in services]
+    return [
+        _spec(
+            name,
+            name,
+            addresses[name],
+            {"listen": addresses[name], **settings},
+            place.folder,
+            place.folder.parent,
+        )
+        for name, settings in [*listed, ("gateway", gateway)]
     ]
-    return [*specs, _spec("gateway", "gateway", addresses["gateway"], gateway, place.folder)]
 
 
 def site_specs(state: Path, email: str, server: str, token: Path) -> list[ServiceSpec]:
@@ -152,21 +163,22 @@ def site_specs(state: Path, email: str, server: str, token: Path) -> list[Servic
         "server_url": server,
         "local_token_file": str(token),
     }
+    programs = (
+        ("agent", f"unix:{folders.agent / AGENT_SOCKET}", agent),
+        ("runner", f"unix:{folders.runner / RUNNER_SOCKET}", runner),
+    )
     logs = state / SITES_FOLDER / email
     return [
-        _spec(f"agent {email}", "agent", f"unix:{folders.agent / AGENT_SOCKET}", agent, logs, listens=True),
-        _spec(
-            f"runner {email}", "runner", f"unix:{folders.runner / RUNNER_SOCKET}", runner, logs, listens=True
-        ),
+        _spec(f"{service} {email}", service, address, settings, logs, state)
+        for service, address, settings in programs
     ]
 
 
 def _spec(
-    name: str, service: str, address: str, settings: Mapping[str, str], logs: Path, *, listens: bool = False
+    name: str, service: str, address: str, settings: Mapping[str, str], logs: Path, state: Path
 ) -> ServiceSpec:
-    where = {} if listens else {"listen": address}  # site programs find their sockets themselves
     common = {"log_json": "true", "drain_s": str(DRAIN_S)}
-    return ServiceSpec(name, service, address, {**common, **where, **settings}, logs / f"{service}.log")
+    return ServiceSpec(name, service, address, {**common, **settings}, logs / f"{service}.log", state)
 
 
 def _store_settings(s3: S3Config) -> dict[str, str]:

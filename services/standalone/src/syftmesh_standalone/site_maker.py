@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -40,9 +42,7 @@ async def make_site(state: Path, email: str, server: str, *, clock: Clock, repor
     profile = ProfileStore(state).save(email, server)
     login = node_login(state, server)
 
-    def keep(phrase: tuple[str, ...]) -> None:
-        _keep_phrase(recovery_file(state, email), phrase)
-
+    keep = partial(keep_phrase, recovery_file(state, email))
     if await open_account(profile, login, keep_phrase=keep, clock=clock):
         report(f"account of {email} made; its recovery phrase is in {recovery_file(state, email)}")
     async with open_node(profile.folder, server, login=login, clock=clock) as node:
@@ -50,12 +50,13 @@ async def make_site(state: Path, email: str, server: str, *, clock: Clock, repor
     report(f"site of {email} made")
 
 
-def _keep_phrase(path: Path, phrase: tuple[str, ...]) -> None:
+def keep_phrase(path: Path, phrase: tuple[str, ...]) -> None:
+    """Write a recovery phrase into a file of mode 0600.
+
+    A phrase that is there may be the one of an account that exists: it is put aside under a number, never lost.
+    """
     path.parent.mkdir(exist_ok=True, mode=0o700)
-    # A phrase that is there may be the one of an account that exists: it is put aside, never lost.
-    number = 0
-    while path.exists() and (kept := path.with_name(f"{path.name}.{number}")):
-        number += 1
-        if not kept.exists():
-            path.rename(kept)
+    if path.exists():
+        numbered = (path.with_name(f"{path.name}.{number}") for number in count(1))
+        path.rename(next(old for old in numbered if not old.exists()))
     write_private(path, f"{' '.join(phrase)}\n".encode())
