@@ -49,11 +49,11 @@ class DemoMesh:
 
     def __init__(self, state: Path, sites: Sequence[str], *, processes: bool, tell: Tell) -> None:
         self._hub = state / "hub"
-        self._ports = MeshPorts(*free_ports(2))
+        self.ports = MeshPorts(*free_ports(2))
         self._tell = tell
         command = [sys.executable, "-m", "syftmesh_standalone", "--state", str(state)]
         command += ["--sites", ",".join(sites)]
-        command += ["--http-port", str(self._ports.http), "--grpc-port", str(self._ports.grpc)]
+        command += ["--http-port", str(self.ports.http), "--grpc-port", str(self.ports.grpc)]
         self._child = ChildProcess(
             "the mesh",
             [*command, "--processes"] if processes else command,
@@ -73,7 +73,7 @@ class DemoMesh:
     @property
     def server(self) -> str:
         """Return the hub's address."""
-        return f"http://{LOOPBACK}:{self._ports.http}"
+        return f"http://{LOOPBACK}:{self.ports.http}"
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

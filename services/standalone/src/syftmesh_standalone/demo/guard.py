@@ -43,7 +43,9 @@ async def isolation(story: Story, checks: Checks) -> None:
 
 async def _escape(story: Story, checks: Checks) -> None:
     owner = OWNERS[0]
-    inquiry = story.inquiry(owner, CODE_FOLDER / "escape.py", {}, "what a job can reach")
+    inquiry = story.inquiry(
+        owner, CODE_FOLDER / "escape.py", {"hub_port": story.mesh.ports.http}, "what a job can reach"
+    )
     await run(story, inquiry, checks)
     await release(story, inquiry, ESCAPE_FILE)
     frame = await result(story, inquiry, ESCAPE_FILE)

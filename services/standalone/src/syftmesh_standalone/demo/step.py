@@ -35,18 +35,27 @@ class Checks:
     tell: Tell
     held: list[str] = field(default_factory=list)
 
-    def that(self, holds: bool, what: str) -> None:  # noqa: FBT001 - the condition is the point
+    def that(  # the condition is the point, so it comes first and bare
+        self,
+        holds: bool,  # noqa: FBT001
+        what: str,
+        *,
+        otherwise: str = "",
+        reason: str = CHECK_FAILED,
+    ) -> None:
         """Note that a check held, or end the step.
 
         Args:
             holds: The outcome.
             what: What was checked, for people.
+            otherwise: What is wrong when it does not hold; the check's own words when empty.
+            reason: Constant of the error.
 
         Raises:
-            IntegrityFailure: CHECK_FAILED.
+            IntegrityFailure: `reason`.
         """
         if not holds:
-            raise IntegrityFailure(f"this does not hold: {what}", reason=CHECK_FAILED)
+            raise IntegrityFailure(otherwise or f"this does not hold: {what}", reason=reason)
         self.held.append(what)
         self.tell(f"    ok  {what}")
 

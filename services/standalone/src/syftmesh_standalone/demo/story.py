@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import syftmesh
-from syftmesh import AsyncClient
 from syftmesh_core.clock import Clock, Random, uuid7
 
 from syftmesh_standalone.demo.canary.scan import ScanReport
 from syftmesh_standalone.demo.child import DemoMesh
 from syftmesh_standalone.demo.data import DATASET, PrivateTable, private_tables
 from syftmesh_standalone.demo.step import steadily
+
+if TYPE_CHECKING:
+    from syftmesh import AsyncClient
 
 T = TypeVar("T")
 

@@ -84,14 +84,16 @@ class CanaryScan:
 
     def _layers(self, report: ScanReport, place: str, data: bytes, depth: int) -> None:
         self._look(report, place, data)
-        for layer, content in self._inner(report, place, data):
+        for layer, content in self._inner(report, place, data, whole=depth == 0):
             if depth == MAX_DEPTH or report.unpacked_bytes + len(content) > MAX_UNPACKED_BYTES:
                 report.damaged.append(f"{place} > {layer}: not unpacked further")
                 continue
             report.unpacked_bytes += len(content)
             self._layers(report, f"{place} > {layer}", content, depth + 1)
 
-    def _inner(self, report: ScanReport, place: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+    def _inner(
+        self, report: ScanReport, place: str, data: bytes, *, whole: bool
+    ) -> Iterator[tuple[str, bytes]]:
         for member in members(data):
             layer = f"{member.form} at {member.at}"
             if member.damaged:
@@ -103,7 +105,7 @@ class CanaryScan:
                     yield f"table block {number}", content
             except DamagedError:
                 report.damaged.append(f"{place} > table: a block cannot be read")
-        elif _is_leveldb_log(place):
+        elif whole and _is_leveldb_log(place):
             yield "log", log_content(data)
 
     def _look(self, report: ScanReport, place: str, data: bytes) -> None:

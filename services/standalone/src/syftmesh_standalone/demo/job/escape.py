@@ -1,5 +1,6 @@
 """Try to get out of the sandbox and report what happened: network, host files, writes to the data."""
 
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -11,7 +12,7 @@ def outcome(attempt: Callable[[], object]) -> str:
     try:
         attempt()
     except OSError as error:
-        return f"{type(error).__name__} {os.strerror(error.errno or 0)}"
+        return f"{type(error).__name__} {error.strerror or 'refused'}"
     return "OPEN"
 
 
@@ -27,12 +28,12 @@ def write(path: str) -> Callable[[], object]:
 
 def main() -> None:
     """Try everything."""
-    data = os.environ["DATA_DIR"]
+    data, hub_port = os.environ["DATA_DIR"], json.loads(os.environ["PARAMETERS"])["hub_port"]
     attempts = {
         "network internet": connect("1.1.1.1", 443),
         "network metadata": connect("169.254.169.254", 80),
         "network name": lambda: socket.getaddrinfo("example.org", 443),
-        "network loopback": connect("127.0.0.1", int(os.environ.get("HUB_PORT", "4222"))),
+        "network hub": connect("127.0.0.1", hub_port),
         "write data": write(f"{data}/breast_cancer.csv"),
         "write beside data": write(f"{data}/new.csv"),
         "write system": write("/usr/new"),
