@@ -31,6 +31,8 @@ def run(arguments: Sequence[str], surroundings: Surroundings | None = None) -> i
     try:
         command = typer.main.get_command(build_app())
         code = command.main(list(arguments), prog_name=PROGRAM, standalone_mode=False, obj=around)
+        if code == EXIT_INTERRUPTED:  # what Typer makes of KeyboardInterrupt
+            return _interrupted(around)
         return code if isinstance(code, int) else 0
     except click.UsageError as error:
         return _usage(around, error)
@@ -38,8 +40,7 @@ def run(arguments: Sequence[str], surroundings: Surroundings | None = None) -> i
         write_lines(around.stderr, "USAGE", error.format_message())
         return EXIT_USAGE
     except (click.Abort, KeyboardInterrupt):
-        write_lines(around.stderr, "INTERRUPTED", "Stopped from the keyboard.")
-        return EXIT_INTERRUPTED
+        return _interrupted(around)
     except MeshError as error:
         return _failed(around, error, verbose=verbose)
     except BrokenPipeError:
@@ -60,6 +61,11 @@ def main() -> NoReturn:
     """Run the command line of this process."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     sys.exit(run(sys.argv[1:]))
+
+
+def _interrupted(around: Surroundings) -> int:
+    write_lines(around.stderr, "INTERRUPTED", "Stopped from the keyboard.")
+    return EXIT_INTERRUPTED
 
 
 def _usage(around: Surroundings, error: click.UsageError) -> int:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from syftmesh_core.errors import InvalidInput, MeshError, Unimplemented
+from syftmesh_core.principal import normalise_principal
 
 from syftmesh.cli.device import chosen_profile, on_device
 from syftmesh.cli.frame import Frame, verb
@@ -64,16 +65,17 @@ def enter(frame: Frame, email: str | None, *, token_file: Path | None, recovery_
     """Log in by `syftmesh.login`, see to the recovery phrase and return the LoginResult.
 
     Raises:
-        InvalidInput: EMAIL_MISSING.
+        InvalidInput: EMAIL_MISSING, PRINCIPAL_INVALID.
         MeshError: As `syftmesh.login`.
     """
     from syftmesh.cli.log import quiet_logs
 
-    who = email or frame.profile or _only_profile(frame)
-    if who is None:
+    named = email or frame.profile or _only_profile(frame)
+    if named is None:
         raise InvalidInput(
             "Say who you are.", reason="EMAIL_MISSING", hint="syftmesh login --email you@example.org"
         )
+    who = normalise_principal(named)
     quiet_logs(frame.surroundings.stderr, verbose=frame.verbose)
     shows = frame.can_ask and not frame.json
     target = recovery_out if recovery_out or shows else _kept_phrase(frame, who)
@@ -156,11 +158,9 @@ def _only_profile(frame: Frame) -> str | None:
 
 
 def _kept_phrase(frame: Frame, email: str) -> Path:
-    from syftmesh_core.principal import normalise_principal
-
     folder = frame.state / "recovery"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder / f"{normalise_principal(email)}.txt"
+    return folder / f"{email}.txt"
 
 
 def _show_phrase(frame: Frame, phrase: tuple[str, ...]) -> None:

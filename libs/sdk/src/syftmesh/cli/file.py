@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 def ls(
     frame: Frame,
-    path: Annotated[str | None, typer.Argument(metavar="[PATH]", help="A folder; your own site.")] = None,
+    path: Annotated[str | None, typer.Argument(metavar="PATH", help="A folder; your own site.")] = None,
 ) -> None:
     """List the files below a folder that you may read, with all folders in it."""
     with frame.client() as client:

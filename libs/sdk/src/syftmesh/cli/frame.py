@@ -27,6 +27,7 @@ import typer
 from syftmesh_core.clock import Clock, SystemClock
 from syftmesh_core.errors import Cancelled, InvalidInput
 
+from syftmesh.cli.command import VerbCommand
 from syftmesh.cli.output import Fields, Human, Table, shown, write_human, write_json
 from syftmesh.cli.terminal import one_line
 
@@ -216,13 +217,15 @@ def verb(
     def register(function: Callable[Concatenate[Frame, P], None]) -> Callable[Concatenate[Frame, P], None]:
         signature = inspect.signature(function, eval_str=True)
         own = list(signature.parameters.values())[1:]
-        added = [p for p in _GLOBAL_PARAMETERS if p.name not in {q.name for q in own}]
+        clash = {p.name for p in own} & {p.name for p in _GLOBAL_PARAMETERS}
+        if clash:
+            raise TypeError(f"{name}: {sorted(clash)} are names of global options")
 
         def command(**values: Any) -> None:
-            settings = {p.name: values.pop(p.name) for p in added}
+            settings = {p.name: values.pop(p.name) for p in _GLOBAL_PARAMETERS}
             function(_frame(settings), **values)  # type: ignore[call-arg]
 
-        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *added)]
+        keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *_GLOBAL_PARAMETERS)]
         command.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in keyword}
         command.__name__ = function.__name__
@@ -230,7 +233,10 @@ def verb(
         lines = "\n".join(f"  {line}" for line in example.splitlines())
         epilog = f"\b\nExample:\n{lines}"
         settings = context_settings or {}
-        app.command(name, help=help_text, epilog=epilog, hidden=hidden, context_settings=settings)(command)
+        added = app.command(
+            name, cls=VerbCommand, help=help_text, epilog=epilog, hidden=hidden, context_settings=settings
+        )
+        added(command)
         return function
 
     return register

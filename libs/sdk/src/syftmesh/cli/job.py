@@ -131,12 +131,12 @@ def run_mock(
 def ls(
     frame: Frame,
     site: Annotated[str | None, typer.Option(metavar="EMAIL", help="Jobs sent to this site.")] = None,
-    state: Annotated[
+    in_: Annotated[
         list[str] | None, typer.Option("--in", metavar="STATE", help="In this state; may be repeated.")
     ] = None,
 ) -> None:
     """List the jobs that wait at your own site and those that you sent to others."""
-    wanted = [_state(text) for text in state or ()]
+    wanted = [_state(text) for text in in_ or ()]
     with frame.client() as client:
         queue = [] if site not in (None, client.email) else _queue(frame, client, wanted)
         sent = [job_document(job) for job in client.jobs.list(site=site)]
@@ -205,17 +205,20 @@ def logs(frame: Frame, job_id: JobId) -> None:
 def cancel(frame: Frame, job_id: JobId) -> None:
     """End a job: its submitter takes it back, its owner stops it."""
     with frame.client() as client:
-        owned = by_side(
+        is_owner, job = by_side(
             frame,
             client,
             lambda found: (True, found.site.jobs.get(job_id)),
             lambda found: (False, found.jobs.get(job_id)),
         )
-        is_owner, job = owned
         frame.confirm(f"End the job {job_id}, which is {job.state}?")
-        ended = client.site.jobs.cancel(job_id) if is_owner else job.cancel()
-        document = job_document(ended or (client.site.jobs.get(job_id) if is_owner else job.refresh() or job))
-    frame.emit(document, *_job_parts(document))
+        if is_owner:
+            client.site.jobs.cancel(job_id)
+            document = review_document(client.site.jobs.get(job_id))
+        else:
+            job.cancel()
+            document = job_document(client.jobs.get(job_id))
+    frame.emit(document, review.brief(document))
 
 
 def results(

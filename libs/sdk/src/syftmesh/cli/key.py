@@ -37,7 +37,7 @@ def verify(frame: Frame, email: Annotated[str, typer.Argument(metavar="EMAIL", h
 
 
 def devices(
-    frame: Frame, email: Annotated[str | None, typer.Argument(metavar="[EMAIL]", help="Of whom; you.")] = None
+    frame: Frame, email: Annotated[str | None, typer.Argument(metavar="EMAIL", help="Of whom; you.")] = None
 ) -> None:
     """List the devices in somebody's signed device list."""
     with frame.client() as client:

@@ -69,8 +69,9 @@ def approve(frame: Frame, job_id: JobId) -> None:
             "",
             code_table(files),
         )
-        after = review_document(client.site.jobs.approve(job_id) or client.site.jobs.get(job_id))
-    frame.emit(after, _brief(after))
+        client.site.jobs.approve(job_id)
+        after = review_document(client.site.jobs.get(job_id))
+    frame.emit(after, brief(after))
 
 
 def reject(
@@ -80,14 +81,15 @@ def reject(
 ) -> None:
     """Refuse a job in review."""
     with frame.client() as client:
-        after = review_document(client.site.jobs.reject(job_id, reason) or client.site.jobs.get(job_id))
-    frame.emit(after, _brief(after))
+        client.site.jobs.reject(job_id, reason)
+        after = review_document(client.site.jobs.get(job_id))
+    frame.emit(after, brief(after))
 
 
 def release(
     frame: Frame,
     job_id: JobId,
-    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE...]", help="Which; all.")] = None,
+    files: Annotated[list[str] | None, typer.Argument(metavar="FILE...", help="Which; all.")] = None,
     to: Annotated[
         list[str] | None,
         typer.Option("--to", metavar="EMAIL", help="To whom; the submitter. May be repeated."),
@@ -111,9 +113,9 @@ def release(
         what = ", ".join(files or ()) or "all files"
         frame.confirm(f"Release {what} to {who}?", *output_parts(document))
         options: dict[str, Any] = {"files": files or None, "to": to or None, "expires": until}
-        done = client.site.jobs.release(job_id, override=override, **options)
-        after = review_document(done or client.site.jobs.get(job_id))
-    frame.emit(after, _brief(after), outputs_table(_list(after, "outputs")))
+        client.site.jobs.release(job_id, override=override, **options)
+        after = review_document(client.site.jobs.get(job_id))
+    frame.emit(after, brief(after), outputs_table(_list(after, "outputs")))
 
 
 def withhold(
@@ -125,9 +127,9 @@ def withhold(
     with frame.client() as client:
         document = review_document(client.site.jobs.get(job_id))
         frame.confirm(f"Keep the results of the job {document['id']} for good?", *output_parts(document))
-        done = client.site.jobs.withhold(job_id, reason=reason)
-        after = review_document(done or client.site.jobs.get(job_id))
-    frame.emit(after, _brief(after))
+        client.site.jobs.withhold(job_id, reason=reason)
+        after = review_document(client.site.jobs.get(job_id))
+    frame.emit(after, brief(after))
 
 
 def review_parts(document: Mapping[str, Any]) -> tuple[Human, ...]:
@@ -162,7 +164,8 @@ def _source_document(name: str, content: bytes) -> dict[str, object]:
     return {"name": name, "size_bytes": len(content), "content": content.decode("utf-8", "replace")}
 
 
-def _brief(document: Mapping[str, Any]) -> Fields:
+def brief(document: Mapping[str, Any]) -> Fields:
+    """Return where a job is, for people."""
     return Fields([(name, document[name]) for name in _BRIEF if document.get(name) not in ("", None, [])])
 
 

@@ -73,9 +73,7 @@ _GROUP_HELP: Final[Mapping[str, str]] = {
     "rpc dead": "Calls that failed for good (not built).",
 }
 
-Anything = Annotated[
-    list[str] | None, typer.Argument(metavar="[ARGUMENTS]...", help="Whatever it will take.")
-]
+Anything = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT...", help="Whatever it will take.")]
 
 
 def register(app: typer.Typer, groups: dict[str, typer.Typer]) -> None:
