@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import httpx
 import psutil
-from syftmesh_core.errors import Unavailable
+from syftmesh_core.errors import Internal, Unavailable
 from syftmesh_kit.process import ChildProcess, free_ports
 from syftmesh_kit.s3 import S3Config, S3ObjectStore
 
@@ -25,6 +25,7 @@ from syftmesh_standalone.options import LOOPBACK
 LOG_FILE: Final = "mesh.log"
 _START_S: Final = 45.0
 _STOP_S: Final = 8.0
+_LONGEST_LINE: Final = 500
 _INHERITED: Final = ("PYTHONPATH", "TMPDIR", "XDG_RUNTIME_DIR", "LANG", "LC_ALL", "TZ")
 _S3_PORT: Final = "-s3.port="
 
@@ -51,6 +52,7 @@ class DemoMesh:
         self._hub = state / "hub"
         self.ports = MeshPorts(*free_ports(2))
         self._tell = tell
+        self._tasks: asyncio.TaskGroup | None = None
         command = [sys.executable, "-m", "syftmesh_standalone", "--state", str(state)]
         command += ["--sites", ",".join(sites)]
         command += ["--http-port", str(self.ports.http), "--grpc-port", str(self.ports.grpc)]
@@ -76,18 +78,38 @@ class DemoMesh:
         return f"http://{LOOPBACK}:{self.ports.http}"
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Run it for the block; it is started again whenever it dies.
-
-        Raises:
-            Unavailable: PROCESS_START_FAILED; its log says why. In a group, as what the block raises.
-        """
+    async def lifetime(self) -> AsyncIterator[None]:
+        """Keep what `start` starts alive for the block, and end it; errors of the block come in a group."""
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             try:
-                await self._child.start(tasks)
                 yield
             finally:
                 await self._child.stop()
+
+    async def start(self) -> None:
+        """Start it, inside `lifetime`; it is started again whenever it dies.
+
+        Raises:
+            Unavailable: PROCESS_START_FAILED, with the last line of its log.
+        """
+        if self._tasks is None:
+            raise Internal("the mesh of the demo was started outside its lifetime")
+        try:
+            await self._child.start(self._tasks)
+        except Unavailable as error:
+            raise Unavailable(
+                f"the mesh did not start; the last it said is: {await asyncio.to_thread(self._last_line)}",
+                reason=error.reason,
+                metadata=error.metadata,
+            ) from error
+
+    def _last_line(self) -> str:
+        try:
+            lines = (self._hub / LOG_FILE).read_text(errors="replace").split("\n")
+        except OSError:
+            return "nothing"
+        return next((line.strip() for line in reversed(lines) if line.strip()), "nothing")[-_LONGEST_LINE:]
 
     def info(self) -> MeshInfo:
         """Return what it says of itself.

@@ -27,7 +27,8 @@ _PHRASE_WORDS: Final = 24
 
 
 async def mesh_up(story: Story, checks: Checks) -> None:
-    """Step 1: every part of the hub serves, and every place that says so says the same version."""
+    """Step 1: the mesh starts; every part of the hub serves, and every place that says so says the same version."""
+    await story.mesh.start()
     health = await steadily(story.mesh.healthz)
     info = await steadily(_info(story))
     known = await steadily(lambda: discover(story.mesh.server))

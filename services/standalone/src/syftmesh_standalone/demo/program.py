@@ -95,7 +95,7 @@ async def _told(
     mesh = DemoMesh(state, OWNERS, processes=options.processes, tell=tell)
     tell(f"starting a mesh of {len(OWNERS)} sites in {state}")
     try:
-        async with mesh.running(), AsyncExitStack() as stack:
+        async with mesh.lifetime(), AsyncExitStack() as stack:
             story = Story(state, mesh, clock, random, stack)
             return story, await run_steps(steps, story, tell=tell, clock=clock)
     except BaseExceptionGroup as group:
