@@ -166,7 +166,8 @@ class ServingLoop:
         hello = rpc.ServeRequest.Hello(site=self._site, apps=sorted(self._apps), highest_epoch=self._epoch)
         try:
             async with asyncio.TaskGroup() as tasks:
-                await stream.write(rpc.ServeRequest(hello=hello))
+                with suppress(asyncio.InvalidStateError):  # the stream has ended; its reader says why
+                    await stream.write(rpc.ServeRequest(hello=hello))
                 writing = tasks.create_task(self._write(stream))
                 async for frame in stream:
                     await self._take(frame)
