@@ -1,0 +1,225 @@
+"""Blocking datasets, files, rights, calls and keys; each method is that of the asynchronous class of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from syftmesh_client.files import Change, FileEntryView
+from syftmesh_core.record import FileRecord
+
+from syftmesh.dataset import AsyncDataset, AsyncDatasets, AsyncMock, DatasetCard
+from syftmesh.file import AsyncFiles
+from syftmesh.key import AsyncKeys, Device, KeyInfo
+from syftmesh.permission import AsyncPermissions, Decision, Explanation
+from syftmesh.portal import Portal
+from syftmesh.rpc import AsyncRpc
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+T = TypeVar("T")
+
+
+class Mock:
+    """The mock part of a dataset."""
+
+    def __init__(self, portal: Portal, mock: AsyncMock) -> None:
+        self._portal = portal
+        self._mock = mock
+
+    def files(self) -> list[str]:
+        """See `AsyncMock.files`."""
+        return self._portal.run(self._mock.files())
+
+    def read(self, name: str) -> bytes:
+        """See `AsyncMock.read`."""
+        return self._portal.run(self._mock.read(name))
+
+    def dataframe(self, name: str | None = None) -> pd.DataFrame:
+        """See `AsyncMock.dataframe`."""
+        return self._portal.run(self._mock.dataframe(name))
+
+    def download(self, folder: Path | str) -> Path:
+        """See `AsyncMock.download`."""
+        return self._portal.run(self._mock.download(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset(DatasetCard):
+    """A dataset of a site.
+
+    Attributes:
+        mock: Its mock part.
+        inner: The asynchronous one.
+    """
+
+    mock: Mock
+    inner: AsyncDataset
+
+    @classmethod
+    def of(cls, portal: Portal, found: AsyncDataset) -> Dataset:
+        """Return the blocking form of `found`."""
+        fields = {field: getattr(found, field) for field in DatasetCard.__dataclass_fields__}
+        return cls(**fields, mock=Mock(portal, found.mock), inner=found)
+
+
+class Datasets:
+    """Finds datasets."""
+
+    def __init__(self, portal: Portal, datasets: AsyncDatasets) -> None:
+        self._portal = portal
+        self._datasets = datasets
+
+    def list(self, site: str | None = None) -> list[Dataset]:
+        """See `AsyncDatasets.list`."""
+        return [Dataset.of(self._portal, found) for found in self._portal.run(self._datasets.list(site))]
+
+    def get(self, dataset: str) -> Dataset:
+        """See `AsyncDatasets.get`."""
+        return Dataset.of(self._portal, self._portal.run(self._datasets.get(dataset)))
+
+
+class Files:
+    """Reads and writes files."""
+
+    def __init__(self, portal: Portal, files: AsyncFiles) -> None:
+        self._portal = portal
+        self._files = files
+
+    def read(self, path: str) -> bytes:
+        """See `AsyncFiles.read`."""
+        return self._portal.run(self._files.read(path))
+
+    def write(self, path: str, data: bytes, *, expected_revision: int | None = None) -> FileRecord:
+        """See `AsyncFiles.write`."""
+        return self._portal.run(self._files.write(path, data, expected_revision=expected_revision))
+
+    def delete(self, path: str, *, expected_revision: int | None = None) -> FileRecord:
+        """See `AsyncFiles.delete`."""
+        return self._portal.run(self._files.delete(path, expected_revision=expected_revision))
+
+    def list(self, prefix: str) -> list[FileEntryView]:
+        """See `AsyncFiles.list`."""
+        return self._portal.run(self._files.list(prefix))
+
+    def stat(self, path: str) -> FileEntryView | None:
+        """See `AsyncFiles.stat`."""
+        return self._portal.run(self._files.stat(path))
+
+    def watch(self, prefixes: Sequence[str] = ()) -> Iterator[Change]:
+        """See `AsyncFiles.watch`."""
+        feed = self._files.watch(prefixes)
+
+        async def following() -> Change:
+            return await anext(feed)
+
+        while True:
+            yield self._portal.run(following())
+
+
+class Permissions:
+    """Asks the permission service."""
+
+    def __init__(self, portal: Portal, permissions: AsyncPermissions) -> None:
+        self._portal = portal
+        self._permissions = permissions
+
+    def check(
+        self,
+        path: str,
+        level: str = "read",
+        *,
+        as_: str | None = None,
+        size_bytes: int | None = None,
+        at: datetime | None = None,
+    ) -> Decision:
+        """See `AsyncPermissions.check`."""
+        asked = self._permissions.check(path, level, as_=as_, size_bytes=size_bytes, at=at)
+        return self._portal.run(asked)
+
+    def explain(
+        self,
+        path: str,
+        level: str = "read",
+        *,
+        as_: str | None = None,
+        size_bytes: int | None = None,
+        at: datetime | None = None,
+    ) -> Explanation:
+        """See `AsyncPermissions.explain`."""
+        asked = self._permissions.explain(path, level, as_=as_, size_bytes=size_bytes, at=at)
+        return self._portal.run(asked)
+
+
+class Rpc:
+    """Makes calls."""
+
+    def __init__(self, portal: Portal, rpc: AsyncRpc) -> None:
+        self._portal = portal
+        self._rpc = rpc
+
+    @overload
+    def call(
+        self, url: str, data: object = ..., *, timeout_s: float = ..., content_type: str | None = ...
+    ) -> Any: ...
+
+    @overload
+    def call(
+        self,
+        url: str,
+        data: object = ...,
+        *,
+        reply_type: type[T],
+        timeout_s: float = ...,
+        content_type: str | None = ...,
+    ) -> T: ...
+
+    def call(
+        self,
+        url: str,
+        data: object = None,
+        *,
+        reply_type: type[T] | None = None,
+        timeout_s: float = 30.0,
+        content_type: str | None = None,
+    ) -> Any:
+        """See `AsyncRpc.call`."""
+        if reply_type is None:
+            return self._portal.run(self._rpc.call(url, data, timeout_s=timeout_s, content_type=content_type))
+        return self._portal.run(
+            self._rpc.call(url, data, reply_type=reply_type, timeout_s=timeout_s, content_type=content_type)
+        )
+
+    def send(
+        self, url: str, data: object = None, *, expires_s: float = 86_400.0, content_type: str | None = None
+    ) -> str:
+        """See `AsyncRpc.send`."""
+        return self._portal.run(self._rpc.send(url, data, expires_s=expires_s, content_type=content_type))
+
+    def result(self, call_id: str, *, timeout_s: float = 0.5, site: str | None = None) -> Any:
+        """See `AsyncRpc.result`."""
+        return self._portal.run(self._rpc.result(call_id, timeout_s=timeout_s, site=site))
+
+
+class Keys:
+    """Looks at keys."""
+
+    def __init__(self, portal: Portal, keys: AsyncKeys) -> None:
+        self._portal = portal
+        self._keys = keys
+
+    def show(self) -> KeyInfo:
+        """See `AsyncKeys.show`."""
+        return self._portal.run(self._keys.show())
+
+    def verify(self, email: str) -> str:
+        """See `AsyncKeys.verify`."""
+        return self._portal.run(self._keys.verify(email))
+
+    def devices(self, email: str | None = None) -> list[Device]:
+        """See `AsyncKeys.devices`."""
+        return self._portal.run(self._keys.devices(email))

@@ -1,0 +1,173 @@
+"""How a program becomes somebody: log in once, then connect by profile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from syftmesh_client.profile import (
+    PROFILE_FILE,
+    Profile,
+    ProfileStore,
+    default_state,
+    embedded_server,
+    node_login,
+)
+from syftmesh_client.site import open_account
+from syftmesh_client.wellknown import discover
+from syftmesh_core.errors import AlreadyExists, WrongState
+from syftmesh_core.principal import normalise_principal
+
+from syftmesh.async_client import AsyncClient
+from syftmesh.client import Client
+
+SERVER_VARIABLE: Final = "SYFTMESH_SERVER"
+DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
+
+
+@dataclass(frozen=True, slots=True)
+class LoginResult:
+    """What a login did.
+
+    Attributes:
+        email: Who.
+        server: Where.
+        created: Whether the account was made now.
+        phrase: The recovery phrase of a new account, 24 words, kept nowhere; None when it is in a file.
+    """
+
+    email: str
+    server: str
+    created: bool
+    phrase: tuple[str, ...] | None = field(default=None, repr=False)
+
+
+def connect(
+    server: str | None = None, *, profile: str | None = None, state: Path | str | None = None
+) -> Client:
+    """Return a client of a profile, connected; close it, or use it with ``with``.
+
+    Args:
+        server: The hub's address; ``SYFTMESH_SERVER``, else the profile's own.
+        profile: E-mail; ``SYFTMESH_PROFILE``, else the only profile or the one used last.
+        state: State folder; ``SYFTMESH_STATE``, else ``~/.syftmesh``.
+
+    Raises:
+        NotFound: PROFILE_UNKNOWN, PROFILE_MISSING, KEYSTORE_MISSING.
+        InvalidInput: PROFILE_AMBIGUOUS, PRINCIPAL_INVALID, INVALID_URL.
+        Unauthenticated: NOT_LOGGED_IN, or the login has ended.
+        Unavailable: The hub does not answer.
+    """
+    return Client.opened(connect_async(server, profile=profile, state=state))
+
+
+def connect_async(
+    server: str | None = None, *, profile: str | None = None, state: Path | str | None = None
+) -> AsyncClient:
+    """Return an asynchronous client, which ``async with`` opens; arguments and errors as `connect`."""
+    base = _state(state)
+    chosen = ProfileStore(base).choose(profile)
+    return AsyncClient(chosen, server or os.environ.get(SERVER_VARIABLE) or chosen.server, base)
+
+
+def login(
+    server: str | None = None,
+    *,
+    email: str,
+    token_file: Path | str | None = None,
+    recovery_out: Path | str | None = None,
+    state: Path | str | None = None,
+) -> LoginResult:
+    """Log in on this machine and make the account when there is none.
+
+    Args:
+        server: The hub; ``SYFTMESH_SERVER``, else the profile's own, else the embedded mesh of `state`.
+        email: Who.
+        token_file: File (0600) with a join token; not needed at an embedded mesh of this user.
+        recovery_out: New file (0600) for the recovery phrase of a new account; None: it is returned.
+        state: As `connect`.
+
+    Raises:
+        AlreadyExists: `recovery_out` is there (RECOVERY_FILE_EXISTS).
+        Unauthenticated: NOT_LOGGED_IN without a way to log in, JOIN_TOKEN_INVALID, LOCAL_TOKEN_INVALID.
+        MeshError: As `connect`.
+    """
+    return asyncio.run(
+        login_async(server, email=email, token_file=token_file, recovery_out=recovery_out, state=state)
+    )
+
+
+async def login_async(
+    server: str | None = None,
+    *,
+    email: str,
+    token_file: Path | str | None = None,
+    recovery_out: Path | str | None = None,
+    state: Path | str | None = None,
+) -> LoginResult:
+    """Log in; as `login`."""
+    base, name = _state(state), normalise_principal(email)
+    store = ProfileStore(base)
+    known = store.find(name)
+    address = (
+        server
+        or os.environ.get(SERVER_VARIABLE)
+        or (known.server if known is not None else None)
+        or embedded_server(base)
+        or DEFAULT_SERVER
+    )
+    await discover(address)  # nothing is made for a hub that does not answer
+    profile = store.save(name, address)
+    tokens = None if token_file is None else Path(token_file)
+    phrase: list[tuple[str, ...]] = []
+
+    def keep(words: tuple[str, ...]) -> None:
+        if recovery_out is not None:
+            _write_phrase(Path(recovery_out), words)
+        phrase.append(words)
+
+    try:
+        created = await open_account(
+            profile, node_login(base, address, join_token_file=tokens), keep_phrase=keep
+        )
+    except BaseException:
+        if not phrase:
+            _undo(profile, known)
+        raise
+    store.note_used(profile)
+    shown = phrase[0] if phrase and recovery_out is None else None
+    return LoginResult(name, address, created, shown)
+
+
+def _undo(profile: Profile, before: Profile | None) -> None:
+    """Forget a profile that has come to nothing; one that has keys, or was there, stays."""
+    if before is None and not any(p.name != PROFILE_FILE for p in profile.folder.iterdir()):
+        (profile.folder / PROFILE_FILE).unlink(missing_ok=True)
+        profile.folder.rmdir()
+
+
+def _write_phrase(path: Path, words: tuple[str, ...]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise AlreadyExists(
+            "The file for the recovery phrase is there already: name a new one.",
+            reason="RECOVERY_FILE_EXISTS",
+            hint="--recovery-out FILE",
+        ) from error
+    except OSError as error:
+        raise WrongState(
+            "The file for the recovery phrase cannot be written.", reason="RECOVERY_FILE_UNUSABLE"
+        ) from error
+    with os.fdopen(descriptor, "w") as file:
+        file.write(" ".join(words) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _state(state: Path | str | None) -> Path:
+    return Path(state).expanduser().absolute() if state is not None else default_state()

@@ -1,0 +1,323 @@
+"""The queue of one's own site: review, signed decisions, release."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from mesh.common.v1 import common_pb2
+from mesh.rds.v1 import rds_pb2
+from mesh.rds.v1 import rds_service_pb2 as pb
+from syftmesh_client.node import Node
+from syftmesh_core.approval import (
+    APPROVAL_KIND,
+    RELEASE_KIND,
+    DatasetVersion,
+    Recipient,
+    ReleasedFile,
+    ReleaseTerms,
+)
+from syftmesh_core.enc import Reader
+from syftmesh_core.errors import IntegrityFailure, InvalidInput, NotFound, Unimplemented
+from syftmesh_core.job import JobState
+from syftmesh_core.principal import normalise_principal
+from syftmesh_core.quote import quoted
+from syftmesh_core.statement import Statement, sign_statement
+
+from syftmesh.site_socket import TIMEOUT_S, SiteSockets
+
+LOGS: Final = "logs/"
+_RELEASE_S: Final = 120.0
+_PAGE: Final = 1000
+_PREFIX: Final = "JOB_STATE_"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that review or gate found.
+
+    Attributes:
+        severity: info, warning or block.
+        rule: Constant such as IMPORT_NETWORK or SMALL_CELL.
+        file: Where.
+        line: Line or row from 1; 0 for the whole file.
+        cell: Column, for tables.
+        text: What, without private values.
+    """
+
+    severity: str
+    rule: str
+    file: str
+    line: int
+    cell: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One file that a run left: name, size, SHA-256 (hex), what the gate found, whether it has left."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+    findings: tuple[Finding, ...]
+    released: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewJob:
+    """A job as its reviewer sees it.
+
+    Attributes:
+        id: UUIDv7 that the submitter made.
+        site: The own site.
+        state: Where it is.
+        end_reason: Why it is over; empty while there is none.
+        message: The state in words.
+        submitter: Who asks.
+        submitter_root: The submitter's account root when it arrived, 32 bytes.
+        project: Label.
+        purpose: What for.
+        datasets: Versions that it is bound to.
+        code_digest: SHA-256 of the code archive, hex.
+        entrypoint: Script.
+        parameters: For the code.
+        runtime_digest: Runtime that will run it, hex.
+        recipients: Who gets results.
+        findings: Of the static review of the code.
+        outputs: What the run left.
+        exit_code: Of the program, None before it ended by itself.
+        created_ms: When it arrived, Unix milliseconds.
+        updated_ms: When the state changed last.
+        expires_ms: When it expires undecided.
+        approval_terms_json: Exactly what an approval of it signs.
+    """
+
+    id: str
+    site: str
+    state: JobState
+    end_reason: str
+    message: str
+    submitter: str
+    submitter_root: bytes = field(repr=False)
+    project: str
+    purpose: str
+    datasets: tuple[DatasetVersion, ...]
+    code_digest: str
+    entrypoint: str
+    parameters: Mapping[str, Any]
+    runtime_digest: str
+    recipients: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    outputs: tuple[Output, ...]
+    exit_code: int | None
+    created_ms: int
+    updated_ms: int
+    expires_ms: int
+    approval_terms_json: str = field(default="", repr=False)
+
+    @property
+    def released(self) -> tuple[str, ...]:
+        """Names of the outputs that have left the site."""
+        return tuple(output.name for output in self.outputs if output.released)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release that was done: the job after it, and the bytes that left, as stored."""
+
+    job: ReviewJob
+    bytes_out: int
+
+
+class AsyncSiteJobs:
+    """The owner's decisions, signed by this profile's device, which must be an admin device.
+
+    Every method raises NotFound (SITE_NOT_RUNNING, JOB_UNKNOWN) and, where the job is not in a state for it,
+    WrongState (WRONG_STATE).
+    """
+
+    def __init__(self, node: Node, sockets: SiteSockets) -> None:
+        self._node = node
+        self._sockets = sockets
+
+    async def list(self, states: Sequence[JobState | str] = ()) -> list[ReviewJob]:
+        """Return the jobs in `states` (all when empty), newest first.
+
+        Raises:
+            InvalidInput: STATE_INVALID.
+        """
+        wanted = [_state_value(state) for state in states]
+        found: list[ReviewJob] = []
+        token = ""
+        while True:
+            request = pb.ListJobsRequest(states=wanted, page_size=_PAGE, page_token=token)
+            page = await self._sockets.jobs.ListJobs(request, timeout=TIMEOUT_S)
+            found += [self._job(message) for message in page.jobs]
+            token = page.next_page_token
+            if not token:
+                return found
+
+    async def get(self, job_id: str) -> ReviewJob:
+        """Return one job with the terms that an approval would sign."""
+        answer = await self._sockets.jobs.GetJob(pb.GetJobRequest(job_id=job_id), timeout=TIMEOUT_S)
+        return self._job(answer.job, answer.approval_terms_json)
+
+    async def code(self, job_id: str) -> dict[str, bytes]:
+        """Return the submitted files by name."""
+        answer = await self._sockets.jobs.GetJobCode(pb.GetJobCodeRequest(job_id=job_id), timeout=TIMEOUT_S)
+        return {file.name: file.content for file in answer.files}
+
+    async def approve(self, job: ReviewJob | str) -> ReviewJob:
+        """Sign the approval of a job.
+
+        Args:
+            job: The job as it was reviewed, whose terms are signed; or its id: the terms as they are now.
+
+        Raises:
+            WrongState: APPROVAL_MISMATCH when a term is not the job's (any more).
+            PermissionDenied: This device may not decide (NOT_A_REVIEWER).
+        """
+        seen = await self.get(job) if isinstance(job, str) else job
+        signed = self._signed(APPROVAL_KIND, seen.approval_terms_json)
+        request = pb.ApproveJobRequest(job_id=seen.id, approval=signed)
+        answer = await self._sockets.jobs.ApproveJob(request, timeout=TIMEOUT_S)
+        return self._job(answer.job)
+
+    async def reject(self, job_id: str, reason: str) -> ReviewJob:
+        """Refuse a job in review; the submitter reads the reason."""
+        request = pb.RejectJobRequest(job_id=job_id, reason=reason)
+        return self._job((await self._sockets.jobs.RejectJob(request, timeout=TIMEOUT_S)).job)
+
+    async def cancel(self, job_id: str) -> ReviewJob:
+        """End an approved, queued or running job; nothing of it runs any more when it returns."""
+        request = pb.CancelJobRequest(job_id=job_id)
+        return self._job((await self._sockets.jobs.CancelJob(request, timeout=2 * TIMEOUT_S)).job)
+
+    async def release(
+        self,
+        job_id: str,
+        files: Sequence[str] | None = None,
+        *,
+        to: Sequence[str] | str | None = None,
+        expires: datetime | None = None,
+        override: str = "",
+    ) -> Release:
+        """Let outputs leave, sealed for the recipients.
+
+        Args:
+            job_id: The job.
+            files: Names; all outputs but the logs when None, the logs of a job that failed.
+            to: E-mails; the submitter when None.
+            expires: Not built.
+            override: Why it may leave in spite of blocking findings.
+
+        Raises:
+            IntegrityFailure: The gate refuses (RELEASE_REFUSED), or the submitter's keys are other ones than at
+                the submission (KEY_CHANGED).
+            NotFound: OUTPUT_UNKNOWN, PRINCIPAL_UNKNOWN.
+            Unimplemented: `expires` is given.
+        """
+        if expires is not None:
+            raise Unimplemented("Releases that expire come with complete remote data science.")
+        job = await self.get(job_id)
+        names = [to] if isinstance(to, str) else list(to or [job.submitter])
+        recipients = tuple([await self._recipient(job, normalise_principal(name)) for name in names])
+        terms = ReleaseTerms(job_id, _chosen(job, files), recipients, override)
+        request = pb.ReleaseJobRequest(job_id=job_id, release=self._signed(RELEASE_KIND, terms.to_json()))
+        answer = await self._sockets.jobs.ReleaseJob(request, timeout=_RELEASE_S)
+        return Release(self._job(answer.job), answer.bytes_out)
+
+    async def withhold(self, job_id: str, reason: str = "") -> ReviewJob:
+        """Keep the outputs at the site for good; the submitter reads the reason."""
+        request = pb.WithholdJobRequest(job_id=job_id, reason=reason)
+        return self._job((await self._sockets.jobs.WithholdJob(request, timeout=TIMEOUT_S)).job)
+
+    async def logs(self, job_id: str) -> str:
+        """Return what the job printed; empty before it ended."""
+        stream = self._sockets.jobs.StreamLogs(pb.StreamLogsRequest(job_id=job_id), timeout=2 * TIMEOUT_S)
+        data = b"".join([piece.data async for piece in stream])
+        return data.decode("utf-8", "replace")
+
+    async def _recipient(self, job: ReviewJob, email: str) -> Recipient:
+        keys = await self._node.directory.devices_of(email, refresh=True)
+        if email == job.submitter and keys.root != job.submitter_root:
+            raise IntegrityFailure(
+                f"The keys of {email} are other ones than when the job was submitted.",
+                reason="KEY_CHANGED",
+                metadata={"principal": email},
+                hint=f"syftmesh keys verify {email}",
+            )
+        return Recipient(email, keys.root.hex())
+
+    def _signed(self, kind: str, body_json: str) -> common_pb2.SignedStatement:
+        device = self._node.keystore.device
+        body = json.loads(body_json)
+        now_ms = self._node.clock.now_ms()
+        statement = Statement(kind, device.principal, device.device_id, now_ms, None, body)
+        reader = Reader("statement-signed", sign_statement(statement, device))
+        return common_pb2.SignedStatement(statement=reader.raw(), signature=reader.raw())
+
+    def _job(self, message: rds_pb2.Job, terms: str = "") -> ReviewJob:
+        return ReviewJob(
+            id=message.job_id,
+            site=self._node.principal,
+            state=JobState(rds_pb2.JobState.Name(message.state).removeprefix(_PREFIX).lower()),
+            end_reason=message.end_reason,
+            message=message.message,
+            submitter=message.submitter,
+            submitter_root=message.submitter_root,
+            project=message.project,
+            purpose=message.purpose,
+            datasets=tuple(DatasetVersion(d.name, d.digest) for d in message.datasets),
+            code_digest=message.code_digest,
+            entrypoint=message.entrypoint,
+            parameters=json.loads(message.parameters_json or "{}"),
+            runtime_digest=message.runtime_digest,
+            recipients=tuple(message.recipients),
+            findings=tuple(_finding(finding) for finding in message.findings),
+            outputs=tuple(_output(output) for output in message.outputs),
+            exit_code=message.exit_code if message.HasField("exit_code") else None,
+            created_ms=message.created_unix_ms,
+            updated_ms=message.updated_unix_ms,
+            expires_ms=message.expires_unix_ms,
+            approval_terms_json=terms,
+        )
+
+
+def _chosen(job: ReviewJob, files: Sequence[str] | None) -> tuple[ReleasedFile, ...]:
+    logs_only = job.state is JobState.FAILED
+    by_name = {output.name: output for output in job.outputs}
+    names = [name for name in by_name if name.startswith(LOGS) == logs_only] if files is None else files
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        raise NotFound(
+            f"The job left no file {quoted(unknown[0])}.",
+            reason="OUTPUT_UNKNOWN",
+            metadata={"file": quoted(unknown[0])},
+            hint=f"syftmesh job show {job.id}",
+        )
+    return tuple(ReleasedFile(name, by_name[name].sha256) for name in names)
+
+
+def _finding(message: rds_pb2.Finding) -> Finding:
+    return Finding(message.severity, message.rule, message.file, message.line, message.cell, message.text)
+
+
+def _output(message: rds_pb2.Output) -> Output:
+    findings = tuple(_finding(finding) for finding in message.findings)
+    return Output(message.name, message.size_bytes, message.sha256, findings, message.released)
+
+
+def _state_value(state: JobState | str) -> rds_pb2.JobState.ValueType:
+    try:
+        return rds_pb2.JobState.Value(f"{_PREFIX}{JobState(state).value.upper()}")
+    except ValueError as error:
+        raise InvalidInput(
+            f"{quoted(str(state))} is no state of a job; there are {', '.join(JobState)}.",
+            reason="STATE_INVALID",
+            metadata={"state": quoted(str(state))},
+        ) from error
