@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -82,24 +83,23 @@ class Story:
     controls: dict[str, int] = field(default_factory=dict)
     audit: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Load and split the data."""
-        tables = private_tables(OWNERS, self.random)
+        tables = await asyncio.to_thread(private_tables, OWNERS, self.random)
         self.tables = {table.owner: table for table in tables}
 
-    async def client(self, email: str) -> AsyncClient:
-        """Return the client of a person, connected."""
-        if email not in self.clients:
-            self.clients[email] = await steadily(lambda: self._connect(email))
-        return self.clients[email]
+    async def connect(self, email: str) -> None:
+        """Connect a person's client; it is closed with the story's stack."""
 
-    async def _connect(self, email: str) -> AsyncClient:
-        opening = syftmesh.connect_async(self.mesh.server, profile=email, state=self.state)
-        return await self.stack.enter_async_context(opening)
+        async def opened() -> AsyncClient:
+            opening = syftmesh.connect_async(self.mesh.server, profile=email, state=self.state)
+            return await self.stack.enter_async_context(opening)
+
+        self.clients[email] = await steadily(opened)
 
     async def ask(self, email: str, question: Callable[[AsyncClient], Awaitable[T]], **limits: Any) -> T:
         """Return what `question` gives with the client of `email`, tried again as `steadily` does."""
-        client = await self.client(email)
+        client = self.clients[email]
         return await steadily(lambda: question(client), **limits)
 
     def inquiry(self, owner: str, code: Path, parameters: dict[str, Any], purpose: str) -> Inquiry:
