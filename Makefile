@@ -9,8 +9,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .tools/bin/uv
 MEMBERS := protos $(sort $(wildcard libs/* services/*))
-SOURCES := libs services tests protos/generate.py
+SOURCES := libs services tests examples protos/generate.py
 PYTEST_ARGS ?=
+DEMO_ARGS ?=
+UP_ARGS ?=
+BENCH_ARGS ?=
 JOBS ?= 2
 
 # Package indexes come from the environment: what pip is told, uv is told too.
@@ -99,16 +102,17 @@ proto-check: setup ## Fail when protos/gen is stale
 
 check: lint types proto-check test ## What CI runs
 
+##@ Use
+demo: setup ## The whole story on real data: two owners, a scientist, an approved analysis
+	@$(BIN)/syftmesh demo $(DEMO_ARGS)
+
+up: setup ## The embedded mesh in this terminal, with its state in ~/.syftmesh
+	@$(BIN)/syftmesh up $(UP_ARGS)
+
+bench: setup ## Measure beside peers, one table; needs a quiet machine
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
 ##@ Not built yet (each says so and fails)
-demo: ## The whole story on real data (not built yet, see docs/status.md)
-	@echo "the demo is not built yet; see docs/status.md" >&2; exit 1
-
-up: ## The embedded mesh in this terminal (not built yet, see docs/status.md)
-	@echo "the embedded mesh is not built yet; see docs/status.md" >&2; exit 1
-
-bench: ## Measure beside peers (not built yet, see docs/status.md)
-	@echo "benchmarks are not built yet; see docs/status.md" >&2; exit 1
-
 images: ## Container images (not built yet, see docs/status.md)
 	@echo "images are not built yet; see docs/status.md" >&2; exit 1
 
