@@ -25,8 +25,11 @@ ALICE, BOB = "alice@hospital.example", "bob@clinic.example"
 NOTE = f"{ALICE}/public/note.txt"
 SYFTMESH = Path(sys.executable).parent / "syftmesh"
 FREE = ("--port", "0", "--grpc-port", "0")
-START_S = 10.0
-"""What the design allows is 6 s on two cores of one's own; a store that is waited for would take 5 s more."""
+
+
+def start_allowed_s() -> float:
+    """The design allows 6 s on cores of one's own, and 2 s more here; what others do on them counts."""
+    return 8.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -117,7 +120,7 @@ async def test_a_mesh_with_two_sites_starts_in_time_stays_small_and_comes_back(t
     sys.stdout.write(f"ready after {took:.2f} s with a fresh store\n")
     assert up.returncode == 0, up.stderr
     info = json.loads(up.stdout)
-    assert took < START_S, up.stderr
+    assert took < start_allowed_s(), up.stderr
     assert info["sites"] == [ALICE, BOB]
     assert set(info["children"]) == {"nats-server", "seaweedfs"}
     for email in (ALICE, BOB):
@@ -163,7 +166,7 @@ async def test_a_mesh_with_two_sites_starts_in_time_stays_small_and_comes_back(t
     sys.stdout.write(f"ready after {took:.2f} s the second time\n")
     try:
         assert again.returncode == 0, again.stderr
-        assert took < START_S
+        assert took < start_allowed_s()
         assert json.loads(again.stdout)["sites"] == [ALICE, BOB]
         assert json.loads(again.stdout)["server"] != info["server"]
         assert await read_note(state) == b"kept over the night"
@@ -221,7 +224,7 @@ async def test_a_killed_mesh_leaves_no_process_and_its_data(tmp_path: Path, mode
     begun = time.monotonic()
     with in_terminal(state) as process:
         wait_for_line(process.stdout, "SyftMesh is ready")
-        assert time.monotonic() - begun < START_S  # no lease of the dead is waited for
+        assert time.monotonic() - begun < start_allowed_s()  # no lease of the dead is waited for
         assert await read_note(state) == b"acknowledged"
 
 

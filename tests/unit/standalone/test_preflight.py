@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from syftmesh_core.errors import InvalidInput, NotFound, Unavailable, WrongState
+from syftmesh_runner.settings import RunnerSettings
 from syftmesh_standalone.options import HubPlace, parse_sites
 from syftmesh_standalone.preflight import (
     known_sites,
@@ -15,6 +16,7 @@ from syftmesh_standalone.preflight import (
     require_sandbox,
     require_space,
 )
+from syftmesh_standalone.setting import settings_of
 
 GB = 1_000_000_000
 
@@ -51,6 +53,13 @@ def test_a_file_in_place_of_the_state_is_refused_without_its_path(tmp_path: Path
         prepare_state(tmp_path / "state")
     assert refused.value.reason == "STATE_UNUSABLE"
     assert str(tmp_path) not in refused.value.message
+
+
+def test_a_state_whose_path_the_object_store_would_take_for_two_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WrongState) as refused:
+        prepare_state(tmp_path / "one,two")
+    assert refused.value.reason == "STATE_UNUSABLE"
+    assert not (tmp_path / "one,two").exists()
 
 
 @pytest.mark.parametrize(("total", "free"), [(10 * GB, GB // 10), (1000 * GB, 9 * GB)])
@@ -102,6 +111,20 @@ def test_sites_are_normalised_and_named_once() -> None:
     with pytest.raises(InvalidInput) as refused:
         parse_sites(",".join(f"a{number}@x.example" for number in range(40)))
     assert refused.value.reason == "TOO_MANY_SITES"
+
+
+def test_settings_come_from_us_then_from_the_environment_and_a_wrong_one_is_named_without_its_value(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYFTMESH_RUNNER_PARALLEL", "3")
+    monkeypatch.setenv("SYFTMESH_RUNNER_SERVER_URL", "http://elsewhere")
+    found = settings_of(RunnerSettings, state_dir=tmp_path, server_url="http://here")
+    assert (found.parallel, found.server_url) == (3, "http://here")
+    monkeypatch.setenv("SYFTMESH_RUNNER_PARALLEL", "hunter2")
+    with pytest.raises(InvalidInput) as refused:
+        settings_of(RunnerSettings, state_dir=tmp_path)
+    assert refused.value.metadata == {"variable": "SYFTMESH_RUNNER_PARALLEL"}
+    assert "hunter2" not in refused.value.message
 
 
 def test_presigned_requests_lead_through_the_gateway(tmp_path: Path) -> None:

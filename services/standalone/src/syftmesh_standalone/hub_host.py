@@ -23,7 +23,6 @@ from syftmesh_kit.journal import JournalMetrics
 from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
 from syftmesh_kit.s3 import S3ObjectStore
 from syftmesh_kit.server import ServiceHost
-from syftmesh_kit.settings import ServiceSettings
 from syftmesh_kit.token import TokenVerifier
 from syftmesh_permissions.app import build as build_permissions
 from syftmesh_permissions.settings import PermissionsSettings
@@ -34,8 +33,9 @@ from syftmesh_superlink.settings import SuperlinkSettings
 from syftmesh_sync.app import build as build_sync
 from syftmesh_sync.settings import SyncSettings
 
-from syftmesh_standalone.options import DOMAINS, LOOPBACK, SIGNING_KEY_FILE, HubPlace, local_token
+from syftmesh_standalone.options import DOMAINS, ISSUER, LOOPBACK, SIGNING_KEY_FILE, HubPlace, local_token
 from syftmesh_standalone.readiness import hub_ready
+from syftmesh_standalone.setting import settings_of
 from syftmesh_standalone.store import Stores
 
 READY_S: Final = 30.0
@@ -65,7 +65,7 @@ async def hub_in_process(
     try:
         modules = await _modules(place, stores, bus, clock, registry)
         keys = KeySetWatcher(bus)
-        verifier = TokenVerifier(keys, ServiceSettings().issuer, clock)
+        verifier = TokenVerifier(keys, ISSUER, clock)
         keys.on_retired(verifier.forget_key)
         revocations = RevocationWatcher(bus, verifier)
         public = frozenset[str]().union(*(module.public_methods for module in modules))
@@ -89,10 +89,15 @@ async def _modules(
 ) -> list[HubModule]:
     store = S3ObjectStore(stores.s3, clock=clock)
     journal = JournalMetrics(registry)
-    identity = IdentitySettings(
-        signing_key_file=place.folder / SIGNING_KEY_FILE, local_token_file=local_token(place.folder)
+    identity = settings_of(
+        IdentitySettings,
+        issuer=ISSUER,
+        signing_key_file=place.folder / SIGNING_KEY_FILE,
+        local_token_file=local_token(place.folder),
     )
-    gateway = GatewaySettings(
+    gateway = settings_of(
+        GatewaySettings,
+        issuer=ISSUER,
         http_host=LOOPBACK,
         http_port=place.http_port,
         advertised_grpc=place.grpc,
@@ -103,11 +108,13 @@ async def _modules(
     return [
         await build_identity(identity, bus=bus, clock=clock),
         await build_crypto(
-            CryptoSettings(), bus=bus, object_store=store, clock=clock, journal_metrics=journal
+            settings_of(CryptoSettings), bus=bus, object_store=store, clock=clock, journal_metrics=journal
         ),
-        await build_sync(SyncSettings(), bus=bus, object_store=store, clock=clock, journal_metrics=journal),
-        await build_permissions(PermissionsSettings(), bus=bus, object_store=store, clock=clock),
-        await build_router(RouterSettings(), bus=bus, object_store=store, clock=clock),
-        await build_superlink(SuperlinkSettings(), bus=bus, clock=clock),
+        await build_sync(
+            settings_of(SyncSettings), bus=bus, object_store=store, clock=clock, journal_metrics=journal
+        ),
+        await build_permissions(settings_of(PermissionsSettings), bus=bus, object_store=store, clock=clock),
+        await build_router(settings_of(RouterSettings), bus=bus, object_store=store, clock=clock),
+        await build_superlink(settings_of(SuperlinkSettings), bus=bus, clock=clock),
         await build_gateway(gateway, clock=clock, registry=registry),
     ]

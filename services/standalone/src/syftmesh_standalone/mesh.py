@@ -75,6 +75,7 @@ async def run_mesh(
             await _until(mesh, stop, on_ready)
         except BaseExceptionGroup as group:
             if group.subgroup(asyncio.CancelledError) is None and (found := mesh_error(group)) is not None:
+                _log.error("mesh.failed", reason=found.reason, exc_info=group)
                 raise found from group
             raise
         finally:

@@ -13,6 +13,9 @@ from syftmesh_core.principal import normalise_principal
 DEFAULT_HTTP_PORT: Final = 8080
 DEFAULT_GRPC_PORT: Final = 8081
 LOOPBACK: Final = "127.0.0.1"
+ISSUER: Final = "embedded"
+"""Issuer of the tokens of every embedded mesh."""
+
 SIGNING_KEY_FILE: Final = "signing.pem"
 AGENT_SOCKET: Final = "agent.sock"
 RUNNER_SOCKET: Final = "runner.sock"

@@ -21,6 +21,8 @@ MIN_FREE_BYTES: Final = 200_000_000
 _MIN_FREE_SHARE: Final = 0.011
 """The object store takes no writes below one per cent of the disk."""
 
+_UNNAMEABLE: Final = frozenset(",\n\r")
+
 SITES_FOLDER: Final = "sites"
 
 Which = Callable[[str], str | None]
@@ -33,6 +35,12 @@ def prepare_state(state: Path) -> Path:
     Raises:
         WrongState: STATE_UNUSABLE: not a folder, not ours, open to others, or not writable.
     """
+    if not _UNNAMEABLE.isdisjoint(str(state)):
+        raise WrongState(
+            "The path of the state folder has a comma or a line end, which the object store reads as its own.",
+            reason="STATE_UNUSABLE",
+            hint="Give another one with --state DIR.",
+        )
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         _require_private(state)

@@ -20,6 +20,7 @@ from syftmesh_kit.s3 import S3Config
 from syftmesh_standalone.options import (
     AGENT_SOCKET,
     DOMAINS,
+    ISSUER,
     LOOPBACK,
     RUNNER_SOCKET,
     SIGNING_KEY_FILE,
@@ -177,7 +178,7 @@ def site_specs(state: Path, email: str, server: str, token: Path) -> list[Servic
 def _spec(
     name: str, service: str, address: str, settings: Mapping[str, str], logs: Path, state: Path
 ) -> ServiceSpec:
-    common = {"log_json": "true", "drain_s": str(DRAIN_S)}
+    common = {"issuer": ISSUER, "log_json": "true", "drain_s": str(DRAIN_S)}
     return ServiceSpec(name, service, address, {**common, **settings}, logs / f"{service}.log", state)
 
 

@@ -25,6 +25,7 @@ from syftmesh_runner.settings import RunnerSettings
 
 from syftmesh_standalone.preflight import mesh_error
 from syftmesh_standalone.readiness import host_ready
+from syftmesh_standalone.setting import settings_of
 
 Report = Callable[[str], None]
 Program = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
@@ -137,15 +138,19 @@ class SiteHost:
 
     async def _agent(self, stop: asyncio.Event) -> None:
         context = self._context
-        settings = AgentSettings(
-            folder=self._folders.agent, hub_url=context.server, local_token_file=context.local_token
+        settings = settings_of(
+            AgentSettings,
+            folder=self._folders.agent,
+            hub_url=context.server,
+            local_token_file=context.local_token,
         )
         module = await build_agent(settings, clock=context.clock)
         await self._serve(module, listen_address(settings), stop, self._agent_ready)
 
     async def _runner(self, stop: asyncio.Event) -> None:
         context, folders = self._context, self._folders
-        settings = RunnerSettings(
+        settings = settings_of(
+            RunnerSettings,
             state_dir=folders.runner,
             keystore_dir=folders.runner_keys,
             server_url=context.server,
