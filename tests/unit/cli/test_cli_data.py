@@ -174,8 +174,9 @@ class Decision:
     level: str = "read"
     reason: str = "RULE_ALLOWS"
     rule: Any = None
-    token: str = "1-7"
-    needed: str = ""
+    token: Any = field(default_factory=lambda: {"epoch": 1, "sequence": 7})
+    governing_file: str = ""
+    needed: str = "Something else."
 
 
 def test_acl_check_prints_the_contract_and_exits_0_or_3(program: Any) -> None:
@@ -199,13 +200,22 @@ def test_acl_check_prints_the_contract_and_exits_0_or_3(program: Any) -> None:
         "level": "read",
         "reason": "RULE_ALLOWS",
         "rule": {"file": f"{OWNER}/public/syft.pub.yaml", "line": 3, "pattern": "**"},
-        "token": "1-7",
+        "token": {"epoch": 1, "sequence": 7},
     }
     at = datetime(2026, 1, 2, tzinfo=UTC)
     assert asked[0][1] == {"level": "read", "as_": "guest", "size_bytes": 10_000, "at": at}
     denied = program("acl", "check", f"{OWNER}/public/a.csv", "--level", "write", "--json")
     assert (denied.code, denied.json["allowed"], denied.json["rule"], denied.err) == (3, False, None, "")
     assert program("acl", "check", "x", "--level", "own").code == 2
+
+
+def test_acl_explain_says_what_would_be_needed(program: Any) -> None:
+    program.client = SimpleNamespace(
+        permissions=SimpleNamespace(explain=lambda _path, **_question: Decision(False, reason="NO_RULE_FILE"))
+    )
+    assert program("acl", "explain", f"{OWNER}/a", "--json", "-v").err == ""
+    assert program("acl", "explain", f"{OWNER}/a", "--json").json["needed"] == "Something else."
+    assert "Something else." in program("acl", "explain", f"{OWNER}/a").out
 
 
 def test_acl_show_gives_the_rule_files_on_the_way(program: Any, files: Files) -> None:

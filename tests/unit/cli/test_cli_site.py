@@ -46,6 +46,7 @@ class Review:
     created_ms: int = 1_767_225_600_000
     updated_ms: int = 1_767_225_600_000
     expires_ms: int = 0
+    released: tuple[str, ...] = ()
 
 
 @dataclass
@@ -82,8 +83,8 @@ class Queue:
         job.state = state
         return job
 
-    def approve(self, job_id: str) -> Review:
-        return self._end(job_id, "approved")
+    def approve(self, job: Review) -> Review:
+        return self._end(job.id, "approved")
 
     def reject(self, job_id: str, reason: str) -> Review:
         return self._end(job_id, "rejected", reason)
@@ -94,8 +95,8 @@ class Queue:
     def withhold(self, job_id: str, reason: str = "") -> Review:
         return self._end(job_id, "withheld", reason)
 
-    def release(self, job_id: str, **options: Any) -> Review:
-        return self._end(job_id, "released", options)
+    def release(self, job_id: str, **options: Any) -> Any:
+        return SimpleNamespace(job=self._end(job_id, "released", options), bytes_out=77)
 
 
 @dataclass
@@ -388,6 +389,8 @@ class Dataset:
     summary: str = EVIL
     readme: str = "# About"
     tags: tuple[str, ...] = ("a",)
+    audience: tuple[str, ...] = (CAROL,)
+    mock_generated: bool = True
     private_digest: str = "pd"
     mock_digest: str = "md"
     tables: tuple[Any, ...] = (
@@ -422,7 +425,6 @@ def test_dataset_create_and_rm(program: Any, tmp_path: Path) -> None:
     done: list[Any] = []
     datasets = SimpleNamespace(
         create=noting(done, Dataset()),
-        get=lambda _name: Dataset(),
         delete=lambda name: done.append(name),
     )
     program.client = SimpleNamespace(email=OWNER, site=SimpleNamespace(datasets=datasets))

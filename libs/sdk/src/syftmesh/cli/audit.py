@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from syftmesh.cli.frame import Frame, group, verb
 from syftmesh.cli.local import write_file
 from syftmesh.cli.output import Block, Fields, Table, jsonable, unix_ms_text
+
+if TYPE_CHECKING:
+    from syftmesh.site_audit import AuditEntry
 
 
 def register(app: typer.Typer) -> typer.Typer:
@@ -30,7 +33,7 @@ def verify(frame: Frame) -> None:
         "ok": True,
         "entries": found.entries,
         "checkpoints": found.checkpoints,
-        "root": _hex(found.root),
+        "root": found.root.hex(),
     }
     frame.emit(document, Fields(list(document.items())))
 
@@ -74,7 +77,7 @@ def export(
     frame.emit({"items": items}, Block(lines))
 
 
-def entry_document(entry: Any) -> dict[str, object]:
+def entry_document(entry: AuditEntry) -> dict[str, object]:
     """Return what is said of an entry of the chain."""
     return {
         "sequence": entry.sequence,
@@ -82,14 +85,10 @@ def entry_document(entry: Any) -> dict[str, object]:
         "kind": entry.kind,
         "actor": entry.actor,
         "fields": entry.fields,
-        "previous_digest": _hex(entry.previous_digest),
-        "digest": _hex(entry.digest),
+        "previous_digest": entry.previous_digest.hex(),
+        "digest": entry.digest.hex(),
     }
 
 
 def _line(value: object) -> str:
     return json.dumps(jsonable(value), ensure_ascii=True, separators=(",", ":"))
-
-
-def _hex(value: bytes | str) -> str:
-    return value.hex() if isinstance(value, bytes) else value

@@ -119,10 +119,9 @@ def show(
 def rm(frame: Frame, name: Name) -> None:
     """Remove a dataset of your own site that no open job names, after a question."""
     with frame.client() as client:
-        found = client.site.datasets.get(name)
-        frame.confirm(f"Remove the dataset {found.name} of {client.email}, its card and its mock?")
-        client.site.datasets.delete(found.name)
-        document = {"site": client.email, "name": found.name}
+        frame.confirm(f"Remove the dataset {name} of {client.email}, its card and its mock?")
+        client.site.datasets.delete(name)
+        document = {"site": client.email, "name": name}
     frame.emit(document, f"Removed {document['site']}/{document['name']}.")
 
 

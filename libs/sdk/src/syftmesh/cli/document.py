@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from syftmesh.cli.output import Table, size_text, unix_ms_text
 
+if TYPE_CHECKING:
+    from syftmesh_client.files import FileEntryView
 
-def dataset_document(dataset: Any) -> dict[str, object]:
+    from syftmesh import Job, ReviewJob
+    from syftmesh.dataset import DatasetCard
+    from syftmesh.dataset import Table as DatasetTable
+    from syftmesh.site_job import Finding, Output
+
+
+def dataset_document(dataset: DatasetCard) -> dict[str, object]:
     """Return what is said of a `syftmesh.Dataset`."""
     return {
         "dataset": f"{dataset.site}/{dataset.name}",
@@ -16,19 +24,21 @@ def dataset_document(dataset: Any) -> dict[str, object]:
         "summary": dataset.summary,
         "readme": dataset.readme,
         "tags": list(dataset.tags),
+        "audience": list(dataset.audience),
         "private_digest": dataset.private_digest,
         "mock_digest": dataset.mock_digest,
+        "mock_generated": dataset.mock_generated,
         "tables": [table_document(table) for table in dataset.tables],
     }
 
 
-def table_document(table: Any) -> dict[str, object]:
+def table_document(table: DatasetTable) -> dict[str, object]:
     """Return what is said of one file of a dataset."""
     columns = [{"name": column.name, "type": column.type} for column in table.columns]
     return {"file": table.file, "columns": columns, "mock_rows": table.mock_rows}
 
 
-def job_document(job: Any) -> dict[str, object]:
+def job_document(job: Job) -> dict[str, object]:
     """Return what is said of a `syftmesh.Job`: what its submitter knows."""
     return {
         "id": job.id,
@@ -40,7 +50,7 @@ def job_document(job: Any) -> dict[str, object]:
     }
 
 
-def review_document(job: Any) -> dict[str, object]:
+def review_document(job: ReviewJob) -> dict[str, object]:
     """Return what is said of a `syftmesh.ReviewJob`: what its reviewer sees."""
     return {
         "id": job.id,
@@ -59,6 +69,7 @@ def review_document(job: Any) -> dict[str, object]:
         "recipients": list(job.recipients),
         "findings": [finding_document(finding) for finding in job.findings],
         "outputs": [output_document(output) for output in job.outputs],
+        "released": list(job.released),
         "exit_code": job.exit_code,
         "created": unix_ms_text(job.created_ms),
         "updated": unix_ms_text(job.updated_ms),
@@ -66,7 +77,7 @@ def review_document(job: Any) -> dict[str, object]:
     }
 
 
-def finding_document(finding: Any) -> dict[str, object]:
+def finding_document(finding: Finding) -> dict[str, object]:
     """Return what is said of a finding of review or gate."""
     return {
         "severity": finding.severity,
@@ -78,7 +89,7 @@ def finding_document(finding: Any) -> dict[str, object]:
     }
 
 
-def output_document(output: Any) -> dict[str, object]:
+def output_document(output: Output) -> dict[str, object]:
     """Return what is said of a file that a run left."""
     return {
         "name": output.name,
@@ -89,7 +100,7 @@ def output_document(output: Any) -> dict[str, object]:
     }
 
 
-def file_document(view: Any) -> dict[str, object]:
+def file_document(view: FileEntryView) -> dict[str, object]:
     """Return what is said of a file of the mesh, as its verified record says."""
     return {
         "path": view.path,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, Final, NoReturn, ParamSpec, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, NoReturn, ParamSpec, TextIO
 
 import click
 import typer
@@ -30,6 +30,9 @@ from syftmesh_core.errors import Cancelled, InvalidInput
 from syftmesh.cli.command import VerbCommand
 from syftmesh.cli.output import Fields, Human, Table, shown, write_human, write_json
 from syftmesh.cli.terminal import one_line
+
+if TYPE_CHECKING:
+    from syftmesh import Client
 
 P = ParamSpec("P")
 
@@ -101,7 +104,7 @@ class Frame:
         return self.surroundings.stdin.isatty() and self.surroundings.stderr.isatty()
 
     @contextmanager
-    def client(self) -> Iterator[Any]:
+    def client(self) -> Iterator[Client]:
         """Connect by the named profile, for the block.
 
         Raises:

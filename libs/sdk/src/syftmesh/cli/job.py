@@ -213,11 +213,9 @@ def cancel(frame: Frame, job_id: JobId) -> None:
         )
         frame.confirm(f"End the job {job_id}, which is {job.state}?")
         if is_owner:
-            client.site.jobs.cancel(job_id)
-            document = review_document(client.site.jobs.get(job_id))
+            document = review_document(client.site.jobs.cancel(job_id))
         else:
-            job.cancel()
-            document = job_document(client.jobs.get(job_id))
+            document = job_document(job.cancel())
     frame.emit(document, review.brief(document))
 
 

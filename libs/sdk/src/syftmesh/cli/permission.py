@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from syftmesh_core.errors import InvalidInput, NotFound
@@ -13,6 +13,9 @@ from syftmesh.cli.file import MeshPath
 from syftmesh.cli.frame import Frame, group, verb
 from syftmesh.cli.output import Block, Fields
 from syftmesh.cli.quantity import moment, size_bytes
+
+if TYPE_CHECKING:
+    from syftmesh.permission import Decision, Explanation
 
 EXIT_DENIED = 3
 LEVELS = ("read", "create", "write", "admin")
@@ -89,7 +92,7 @@ def show(frame: Frame, path: MeshPath) -> None:
     frame.emit({"items": items}, *blocks)
 
 
-def decision_document(decision: Any) -> dict[str, object]:
+def decision_document(decision: Decision) -> dict[str, object]:
     """Return what `acl check --json` prints, as the contract fixes it."""
     rule = decision.rule
     return {
@@ -103,9 +106,13 @@ def decision_document(decision: Any) -> dict[str, object]:
     }
 
 
-def explanation_document(explanation: Any) -> dict[str, object]:
+def explanation_document(explanation: Explanation) -> dict[str, object]:
     """Return what `acl explain --json` prints: the decision, and what it needs."""
-    return {**decision_document(explanation), "needed": getattr(explanation, "needed", "")}
+    return {
+        **decision_document(explanation),
+        "governing_file": explanation.governing_file,
+        "needed": explanation.needed,
+    }
 
 
 def _question(frame: Frame, as_: str | None, level: str, size: str | None, at: str | None) -> dict[str, Any]:
@@ -126,7 +133,8 @@ def _question(frame: Frame, as_: str | None, level: str, size: str | None, at: s
 def _flat(document: dict[str, object]) -> list[tuple[str, object]]:
     pairs: list[tuple[str, object]] = []
     for name, value in document.items():
-        if isinstance(value, dict):
-            value = f"{value['file']}, line {value['line']}: {value['pattern']}"  # noqa: PLW2901 - for people
-        pairs.append((name, value))
+        if name == "rule" and isinstance(value, dict):
+            pairs.append((name, f"{value['file']}, line {value['line']}: {value['pattern']}"))
+        elif name != "token":
+            pairs.append((name, value))
     return pairs

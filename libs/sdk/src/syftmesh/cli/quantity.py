@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from syftmesh_core.clock import Clock, to_datetime
 from syftmesh_core.errors import InvalidInput
-from syftmesh_core.permission.quantity import parse_count, parse_moment, parse_size
 from syftmesh_core.quote import quoted
 
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)", re.ASCII)
@@ -40,6 +39,8 @@ def size_bytes(text: str) -> int:
     Raises:
         InvalidInput: SIZE_INVALID.
     """
+    from syftmesh_core.permission.quantity import parse_size  # brings the whole engine along
+
     size = parse_size(text)
     if size is None:
         raise InvalidInput(
@@ -56,6 +57,8 @@ def moment(text: str, clock: Clock) -> datetime:
     Raises:
         InvalidInput: TIME_INVALID.
     """
+    from syftmesh_core.permission.quantity import parse_moment
+
     if _DURATION.fullmatch(text):
         return to_datetime(clock.now_ms()) + timedelta(seconds=duration_s(text))
     unix_ms = parse_moment(text)
@@ -74,6 +77,8 @@ def count(text: str, what: str) -> int:
     Raises:
         InvalidInput: COUNT_INVALID.
     """
+    from syftmesh_core.permission.quantity import parse_count
+
     found = parse_count(text)
     if found is None:
         raise InvalidInput(

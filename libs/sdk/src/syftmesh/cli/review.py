@@ -61,7 +61,8 @@ def code(
 def approve(frame: Frame, job_id: JobId) -> None:
     """Approve a job in review: shows what it is, asks, and signs exactly those bytes with this device."""
     with frame.client() as client:
-        document = review_document(client.site.jobs.get(job_id))
+        reviewed = client.site.jobs.get(job_id)
+        document = review_document(reviewed)
         files = client.site.jobs.code(job_id)
         frame.confirm(
             f"Approve this job of {document['submitter']} on your private data?",
@@ -69,8 +70,7 @@ def approve(frame: Frame, job_id: JobId) -> None:
             "",
             code_table(files),
         )
-        client.site.jobs.approve(job_id)
-        after = review_document(client.site.jobs.get(job_id))
+        after = review_document(client.site.jobs.approve(reviewed))
     frame.emit(after, brief(after))
 
 
@@ -81,8 +81,7 @@ def reject(
 ) -> None:
     """Refuse a job in review."""
     with frame.client() as client:
-        client.site.jobs.reject(job_id, reason)
-        after = review_document(client.site.jobs.get(job_id))
+        after = review_document(client.site.jobs.reject(job_id, reason))
     frame.emit(after, brief(after))
 
 
@@ -113,8 +112,8 @@ def release(
         what = ", ".join(files or ()) or "all files"
         frame.confirm(f"Release {what} to {who}?", *output_parts(document))
         options: dict[str, Any] = {"files": files or None, "to": to or None, "expires": until}
-        client.site.jobs.release(job_id, override=override, **options)
-        after = review_document(client.site.jobs.get(job_id))
+        done = client.site.jobs.release(job_id, override=override, **options)
+        after = {**review_document(done.job), "bytes_out": done.bytes_out}
     frame.emit(after, brief(after), outputs_table(_list(after, "outputs")))
 
 
@@ -127,8 +126,7 @@ def withhold(
     with frame.client() as client:
         document = review_document(client.site.jobs.get(job_id))
         frame.confirm(f"Keep the results of the job {document['id']} for good?", *output_parts(document))
-        client.site.jobs.withhold(job_id, reason=reason)
-        after = review_document(client.site.jobs.get(job_id))
+        after = review_document(client.site.jobs.withhold(job_id, reason=reason))
     frame.emit(after, brief(after))
 
 
