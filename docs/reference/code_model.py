@@ -114,6 +114,16 @@ def parameters(scope: Function) -> set[str]:
     return {a.arg for a in (*scope.args.posonlyargs, *scope.args.args, *scope.args.kwonlyargs)}
 
 
+def default_of(scope: Function, name: str) -> ast.expr | None:
+    """Return the default of a parameter, None without one."""
+    positional = [*scope.args.posonlyargs, *scope.args.args]
+    pairs = [
+        *zip(reversed(positional), reversed(scope.args.defaults), strict=False),
+        *zip(scope.args.kwonlyargs, scope.args.kw_defaults, strict=True),
+    ]
+    return next((default for parameter, default in pairs if parameter.arg == name), None)
+
+
 def arguments(node: Function, *, bound: bool) -> dict[str, int]:
     """Return the parameters of a call with their positions; `bound` leaves the first one out."""
     names = [a.arg for a in (*node.args.posonlyargs, *node.args.args)][int(bound) :]

@@ -28,6 +28,7 @@ from code_model import (
     Place,
     arguments,
     bindings,
+    default_of,
     fields,
     is_prose,
     is_static,
@@ -50,6 +51,7 @@ OTHER_VOCABULARY = frozenset(
         "Answer",  # permissions: why a check was decided so (mesh.permissions.v1)
         "Decision",  # the same inside the engine
         "Fault",  # core: what is wrong with an audit chain, an enum of its own
+        "MockRun",  # SDK: how code ended on a mock
         "Finding",  # review and release: rules of the scanners
         "RunOutcome",  # executor: how a run ended, an enum of its own
     }
@@ -219,6 +221,8 @@ class Scan:
                     owner.name if scope.name == "__init__" and isinstance(owner, ast.ClassDef) else scope.name
                 )
                 self._sinks[(module.name, named, name)] |= codes
+                if (default := default_of(scope, name)) is not None:
+                    yield from self._values(module, default, codes, depth=depth + 1)
                 return
             if bound:
                 return

@@ -175,6 +175,11 @@ def test_scan_follows_a_reason_to_where_it_is_spelled(code: str) -> None:
     assert not scanned.unknown
 
 
+def test_scan_follows_the_default_of_a_parameter() -> None:
+    scanned = _scan('def made(*, why="CAT_LOST"):\n    return NotFound("x", reason=why)\n')
+    assert "CAT_LOST" in scanned.reasons
+
+
 def test_scan_tells_the_class_of_a_reason_given_to_a_maker() -> None:
     scanned = _scan(
         'def made(why):\n    return NotFound("x", reason=why)\ndef f():\n    raise made("CAT_LOST")\n'

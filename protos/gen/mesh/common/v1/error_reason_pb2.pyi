@@ -368,6 +368,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The client of a download or upload went away; seen in logs only."""
     ERROR_REASON_OBJECT_STORE_UNKNOWN: _ErrorReason.ValueType  # 543
     """The address of the mesh's object store cannot be read: start the mesh, as the same user."""
+    ERROR_REASON_FILE_AMBIGUOUS: _ErrorReason.ValueType  # 544
+    """Several files could be meant: name one."""
+    ERROR_REASON_TABLE_DAMAGED: _ErrorReason.ValueType  # 545
+    """A file is not the table that its name says."""
+    ERROR_REASON_TABLE_UNKNOWN: _ErrorReason.ValueType  # 546
+    """A file of this kind is not read as a table: read its bytes."""
     ERROR_REASON_ENVELOPE_INVALID: _ErrorReason.ValueType  # 600
     """==== 600-699: Calls.
 
@@ -423,6 +429,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The site's agent is not connected to the hub: wait, or check the network."""
     ERROR_REASON_SERVER_FOREIGN: _ErrorReason.ValueType  # 624
     """Another hub answers at the address than was known there: check the address."""
+    ERROR_REASON_APP_ERROR: _ErrorReason.ValueType  # 625
+    """The app called answered with an error of its own; metadata has its status."""
+    ERROR_REASON_VALUE_UNENCODABLE: _ErrorReason.ValueType  # 626
+    """A value cannot be sent exactly: send bytes, JSON values, a dataclass, a pydantic model or a protobuf
+    message.
+    """
+    ERROR_REASON_DECODE_FAILED: _ErrorReason.ValueType  # 627
+    """A reply is not of the type wanted: metadata names the field."""
     ERROR_REASON_DATASET_INVALID: _ErrorReason.ValueType  # 700
     """==== 700-799: Datasets, jobs, execution, release and audit.
 
@@ -502,6 +516,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A checkpoint of the audit chain is not signed by a device of the owner."""
     ERROR_REASON_DATABASE_UNUSABLE: _ErrorReason.ValueType  # 735
     """The site's database cannot be opened: check disk and owner, or install the newer version."""
+    ERROR_REASON_CARD_INVALID: _ErrorReason.ValueType  # 736
+    """A dataset's card is damaged: ask its owner to publish it again."""
+    ERROR_REASON_CARD_FOREIGN: _ErrorReason.ValueType  # 737
+    """A card is of another dataset than asked for: it is not used."""
+    ERROR_REASON_CARD_NOT_PUBLISHED: _ErrorReason.ValueType  # 738
+    """The dataset is registered and its card is not published yet: ask for it in a moment."""
+    ERROR_REASON_MOCK_CHANGED: _ErrorReason.ValueType  # 739
+    """A mock's files are not those its card names: get the dataset again."""
+    ERROR_REASON_POLICY_INVALID: _ErrorReason.ValueType  # 740
+    """Not a policy of a dataset: the message lists what it may set."""
+    ERROR_REASON_DATASETS_OF_SEVERAL_SITES: _ErrorReason.ValueType  # 741
+    """One job cannot use datasets of several sites: submit one job to each."""
+    ERROR_REASON_CODE_TOO_LARGE: _ErrorReason.ValueType  # 742
+    """The packed code is larger than can be sent: leave out data and environments."""
+    ERROR_REASON_JOB_NOT_SETTLED: _ErrorReason.ValueType  # 743
+    """The job has not ended within the time to wait: ask again."""
+    ERROR_REASON_STATUS_INVALID: _ErrorReason.ValueType  # 744
+    """What the site says of a job is damaged: ask its owner."""
+    ERROR_REASON_LINEAGE_INVALID: _ErrorReason.ValueType  # 745
+    """The lineage of results is damaged: ask the site's owner to release them again."""
     ERROR_REASON_SETTING_INVALID: _ErrorReason.ValueType  # 800
     """==== 800-899: State folders, settings, processes and the embedded mesh.
 
@@ -561,6 +595,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A part of the hub could not be searched for private values, so nothing is claimed: try again."""
     ERROR_REASON_STATE_NOT_EMPTY: _ErrorReason.ValueType  # 826
     """The state folder given to the demo is used already: give an empty one."""
+    ERROR_REASON_SITE_NOT_RUNNING: _ErrorReason.ValueType  # 827
+    """The site does not run on this machine: start it."""
     ERROR_REASON_USAGE: _ErrorReason.ValueType  # 900
     """==== 900-999: Command line, profiles and files of this machine.
 
@@ -608,6 +644,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Not a duration: write one like 30s, 5m, 2h or 1d."""
     ERROR_REASON_COUNT_INVALID: _ErrorReason.ValueType  # 921
     """Not a count: write a whole number."""
+    ERROR_REASON_FILE_IN_THE_WAY: _ErrorReason.ValueType  # 922
+    """A link or something else is where a file would be written: choose another folder."""
+    ERROR_REASON_RECOVERY_FILE_EXISTS: _ErrorReason.ValueType  # 923
+    """The file for the recovery phrase is there already: name a new one."""
+    ERROR_REASON_RECOVERY_FILE_UNUSABLE: _ErrorReason.ValueType  # 924
+    """The recovery phrase cannot be written to the file named: name another one."""
+    ERROR_REASON_CLIENT_CLOSED: _ErrorReason.ValueType  # 925
+    """A client was closed, or is opened a second time: connect again."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason are the values of ErrorInfo.reason, without the prefix. Each range of a hundred numbers belongs to one
@@ -961,6 +1005,12 @@ ERROR_REASON_CLIENT_GONE: ErrorReason.ValueType  # 542
 """The client of a download or upload went away; seen in logs only."""
 ERROR_REASON_OBJECT_STORE_UNKNOWN: ErrorReason.ValueType  # 543
 """The address of the mesh's object store cannot be read: start the mesh, as the same user."""
+ERROR_REASON_FILE_AMBIGUOUS: ErrorReason.ValueType  # 544
+"""Several files could be meant: name one."""
+ERROR_REASON_TABLE_DAMAGED: ErrorReason.ValueType  # 545
+"""A file is not the table that its name says."""
+ERROR_REASON_TABLE_UNKNOWN: ErrorReason.ValueType  # 546
+"""A file of this kind is not read as a table: read its bytes."""
 ERROR_REASON_ENVELOPE_INVALID: ErrorReason.ValueType  # 600
 """==== 600-699: Calls.
 
@@ -1016,6 +1066,14 @@ ERROR_REASON_HUB_AWAY: ErrorReason.ValueType  # 623
 """The site's agent is not connected to the hub: wait, or check the network."""
 ERROR_REASON_SERVER_FOREIGN: ErrorReason.ValueType  # 624
 """Another hub answers at the address than was known there: check the address."""
+ERROR_REASON_APP_ERROR: ErrorReason.ValueType  # 625
+"""The app called answered with an error of its own; metadata has its status."""
+ERROR_REASON_VALUE_UNENCODABLE: ErrorReason.ValueType  # 626
+"""A value cannot be sent exactly: send bytes, JSON values, a dataclass, a pydantic model or a protobuf
+message.
+"""
+ERROR_REASON_DECODE_FAILED: ErrorReason.ValueType  # 627
+"""A reply is not of the type wanted: metadata names the field."""
 ERROR_REASON_DATASET_INVALID: ErrorReason.ValueType  # 700
 """==== 700-799: Datasets, jobs, execution, release and audit.
 
@@ -1095,6 +1153,26 @@ ERROR_REASON_AUDIT_CHECKPOINT_INVALID: ErrorReason.ValueType  # 734
 """A checkpoint of the audit chain is not signed by a device of the owner."""
 ERROR_REASON_DATABASE_UNUSABLE: ErrorReason.ValueType  # 735
 """The site's database cannot be opened: check disk and owner, or install the newer version."""
+ERROR_REASON_CARD_INVALID: ErrorReason.ValueType  # 736
+"""A dataset's card is damaged: ask its owner to publish it again."""
+ERROR_REASON_CARD_FOREIGN: ErrorReason.ValueType  # 737
+"""A card is of another dataset than asked for: it is not used."""
+ERROR_REASON_CARD_NOT_PUBLISHED: ErrorReason.ValueType  # 738
+"""The dataset is registered and its card is not published yet: ask for it in a moment."""
+ERROR_REASON_MOCK_CHANGED: ErrorReason.ValueType  # 739
+"""A mock's files are not those its card names: get the dataset again."""
+ERROR_REASON_POLICY_INVALID: ErrorReason.ValueType  # 740
+"""Not a policy of a dataset: the message lists what it may set."""
+ERROR_REASON_DATASETS_OF_SEVERAL_SITES: ErrorReason.ValueType  # 741
+"""One job cannot use datasets of several sites: submit one job to each."""
+ERROR_REASON_CODE_TOO_LARGE: ErrorReason.ValueType  # 742
+"""The packed code is larger than can be sent: leave out data and environments."""
+ERROR_REASON_JOB_NOT_SETTLED: ErrorReason.ValueType  # 743
+"""The job has not ended within the time to wait: ask again."""
+ERROR_REASON_STATUS_INVALID: ErrorReason.ValueType  # 744
+"""What the site says of a job is damaged: ask its owner."""
+ERROR_REASON_LINEAGE_INVALID: ErrorReason.ValueType  # 745
+"""The lineage of results is damaged: ask the site's owner to release them again."""
 ERROR_REASON_SETTING_INVALID: ErrorReason.ValueType  # 800
 """==== 800-899: State folders, settings, processes and the embedded mesh.
 
@@ -1154,6 +1232,8 @@ ERROR_REASON_CANARY_INCOMPLETE: ErrorReason.ValueType  # 825
 """A part of the hub could not be searched for private values, so nothing is claimed: try again."""
 ERROR_REASON_STATE_NOT_EMPTY: ErrorReason.ValueType  # 826
 """The state folder given to the demo is used already: give an empty one."""
+ERROR_REASON_SITE_NOT_RUNNING: ErrorReason.ValueType  # 827
+"""The site does not run on this machine: start it."""
 ERROR_REASON_USAGE: ErrorReason.ValueType  # 900
 """==== 900-999: Command line, profiles and files of this machine.
 
@@ -1201,4 +1281,12 @@ ERROR_REASON_DURATION_INVALID: ErrorReason.ValueType  # 920
 """Not a duration: write one like 30s, 5m, 2h or 1d."""
 ERROR_REASON_COUNT_INVALID: ErrorReason.ValueType  # 921
 """Not a count: write a whole number."""
+ERROR_REASON_FILE_IN_THE_WAY: ErrorReason.ValueType  # 922
+"""A link or something else is where a file would be written: choose another folder."""
+ERROR_REASON_RECOVERY_FILE_EXISTS: ErrorReason.ValueType  # 923
+"""The file for the recovery phrase is there already: name a new one."""
+ERROR_REASON_RECOVERY_FILE_UNUSABLE: ErrorReason.ValueType  # 924
+"""The recovery phrase cannot be written to the file named: name another one."""
+ERROR_REASON_CLIENT_CLOSED: ErrorReason.ValueType  # 925
+"""A client was closed, or is opened a second time: connect again."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -76,7 +76,7 @@ async def finish(story: Story, inquiry: Inquiry, checks: Checks, *, again: bool 
     A run that was lost to a killed process is asked for once more, as a new job with the same code.
 
     Raises:
-        WrongState: The job's own reason, JOB_FAILED without one.
+        WrongState: JOB_FAILED; metadata has the job's own reason.
     """
     job = await eventually(
         lambda: in_state(story, inquiry, lambda state: state not in _BEFORE_END),
@@ -85,15 +85,15 @@ async def finish(story: Story, inquiry: Inquiry, checks: Checks, *, again: bool 
     )
     if str(job.state) == SUCCEEDED:
         return job
-    reason = str(job.end_reason) or "JOB_FAILED"
-    if again and reason in _LOST:
-        checks.note(f"the run at {inquiry.owner} was lost ({reason}) and is asked for again")
+    end = str(job.end_reason)
+    if again and end in _LOST:
+        checks.note(f"the run at {inquiry.owner} was lost ({end}) and is asked for again")
         inquiry.job_id = uuid7(story.clock, story.random)
         return await run(story, inquiry, checks, again=False)
     raise WrongState(
-        f"the job {inquiry.job_id} at {inquiry.owner} ended as {job.state}: {job.message or reason}",
-        reason=reason,
-        metadata={"job_id": inquiry.job_id, "state": str(job.state)},
+        f"the job {inquiry.job_id} at {inquiry.owner} ended as {job.state}: {job.message or end}",
+        reason="JOB_FAILED",
+        metadata={"job_id": inquiry.job_id, "state": str(job.state), "end_reason": end},
     )
 
 
