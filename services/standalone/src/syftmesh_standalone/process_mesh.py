@@ -42,6 +42,9 @@ SERVICE_OF: Final = {
 """The service behind each domain."""
 
 DRAIN_S: Final = 1.0
+ROUTER_LEASE_S: Final = "5.0"
+"""There is one router: the sooner its lease ends after a kill, the sooner its successor serves the sites."""
+
 _STOP_S: Final = 1.5
 _START_S: Final = 30.0
 _WITH_STORE: Final = frozenset({"sync", "permissions", "crypto", "router"})
@@ -131,6 +134,7 @@ def hub_specs(place: HubPlace, stores: Stores) -> list[ServiceSpec]:
         },
         **{name: _store_settings(stores.s3) for name in _WITH_STORE},
     }
+    own["router"]["lease_s"] = ROUTER_LEASE_S
     backends = {domain: addresses[SERVICE_OF[domain]] for domain in DOMAINS}
     gateway = {
         "http_host": LOOPBACK,
