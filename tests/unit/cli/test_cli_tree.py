@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -174,10 +175,20 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
 
 
 def test_the_installed_program_runs() -> None:
-    program = os.path.join(os.path.dirname(sys.executable), "syftmesh")  # noqa: PTH118, PTH120
+    program = str(Path(sys.executable).with_name("syftmesh"))
     done = subprocess.run(
         [program, "nothing-like-it"], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode in (1, 2)
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
+
+
+def test_a_reader_that_has_gone_ends_the_program_quietly(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    program = str(Path(sys.executable).with_name("syftmesh"))
+    command = [program, "profiles", "--json", "--state", str(tmp_path)]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -53,10 +53,19 @@ def call(
     _show_reply(frame, {"url": address}, reply)
 
 
-def result(frame: Frame, call_id: Annotated[str, typer.Argument(metavar="ID", help="From --send.")]) -> None:
-    """Write the reply of a call that was sent earlier to stdout."""
+def result(
+    frame: Frame,
+    call_id: Annotated[str, typer.Argument(metavar="ID", help="From --send.")],
+    timeout: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait for it.")] = "500ms",
+    site: Annotated[
+        str | None,
+        typer.Option(metavar="EMAIL", help="The site that was called, for calls not sent from here."),
+    ] = None,
+) -> None:
+    """Write the reply of a call that was sent earlier to stdout; while there is none, exit 6."""
+    timeout_s = duration_s(timeout)
     with frame.client() as client:
-        reply = client.rpc.result(call_id)
+        reply = client.rpc.result(call_id, timeout_s=timeout_s, site=site)
     _show_reply(frame, {"id": call_id}, reply)
 
 

@@ -69,11 +69,10 @@ def rm(
         rows = [[path] for path in doomed]
         frame.confirm(f"Delete {len(doomed)} file{'s' if len(doomed) != 1 else ''}?", Table(["path"], rows))
         deleted: list[str] = []
-        with frame.progress(f"deleting {len(doomed)}") as step:
-            for path in doomed:
-                client.files.delete(path)
-                deleted.append(path)
-                step(f"deleted {path}")
+        for path in doomed:
+            client.files.delete(path)
+            deleted.append(path)
+            frame.detail(f"deleted {path}")
     frame.emit({"items": deleted}, f"Deleted {len(deleted)}.")
 
 

@@ -28,6 +28,12 @@ Code = Annotated[Path, typer.Argument(metavar="CODE", help="A script, or a folde
 Entrypoint = Annotated[
     str | None, typer.Option("--entrypoint", metavar="FILE", help="The script inside the folder; main.py.")
 ]
+Site = Annotated[
+    str | None,
+    typer.Option(
+        "--site", metavar="EMAIL", help="Where it was sent, for jobs not submitted from this profile."
+    ),
+]
 Parameters = Annotated[
     str | None, typer.Option("--parameters", metavar="JSON", help="What the job gets, or @FILE.")
 ]
@@ -61,7 +67,9 @@ def submit(
     ],
     entrypoint: Entrypoint = None,
     parameters: Parameters = None,
-    purpose: Annotated[str, typer.Option(help="What for; the reviewer reads it.")] = "",
+    purpose: Annotated[
+        str, typer.Option(help="What for; the reviewer reads it and a site asks for it.")
+    ] = "",
     project: Annotated[str, typer.Option(help="A label that budgets and audit group by.")] = "",
     wait_: Annotated[bool, typer.Option("--wait", help="Until it is released, withheld or over.")] = False,
 ) -> None:
@@ -151,7 +159,7 @@ def ls(
     frame.emit({"items": items}, Table(columns, rows, "There is no job."))
 
 
-def show(frame: Frame, job_id: JobId) -> None:
+def show(frame: Frame, job_id: JobId, site: Site = None) -> None:
     """Show a job: at your own site with digests, findings and outputs, else what its submitter knows."""
 
     def as_owner(client: Any) -> tuple[dict[str, object], tuple[Human, ...]]:
@@ -159,7 +167,7 @@ def show(frame: Frame, job_id: JobId) -> None:
         return document, review.review_parts(document)
 
     def as_submitter(client: Any) -> tuple[dict[str, object], tuple[Human, ...]]:
-        document = {"role": "submitter", **job_document(client.jobs.get(job_id))}
+        document = {"role": "submitter", **job_document(client.jobs.get(job_id, site=site))}
         return document, _job_parts(document)
 
     with frame.client() as client:
@@ -170,23 +178,24 @@ def show(frame: Frame, job_id: JobId) -> None:
 def wait(
     frame: Frame,
     job_id: JobId,
+    site: Site = None,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="How long; without end.")] = None,
 ) -> None:
     """Wait until a job that you sent is released, withheld or over."""
     timeout_s = None if timeout is None else duration_s(timeout)
     with frame.client() as client:
-        job = client.jobs.get(job_id)
+        job = client.jobs.get(job_id, site=site)
         with frame.progress(f"waiting for {job_id} ({job.state})"):
             job = job.wait(timeout_s=timeout_s)
         document = job_document(job)
     frame.emit(document, *_job_parts(document))
 
 
-def logs(frame: Frame, job_id: JobId) -> None:
+def logs(frame: Frame, job_id: JobId, site: Site = None) -> None:
     """Write what the job printed to stdout: its owner sees all, its submitter what was released."""
 
     def as_submitter(client: Any) -> str:
-        found = client.jobs.get(job_id).results
+        found = client.jobs.get(job_id, site=site).results
         names = [name for name in found.files() if name.startswith("logs/")]
         if not names:
             raise NotFound(
@@ -202,14 +211,14 @@ def logs(frame: Frame, job_id: JobId) -> None:
     frame.emit({"id": job_id, "text": text}, Block(text))
 
 
-def cancel(frame: Frame, job_id: JobId) -> None:
+def cancel(frame: Frame, job_id: JobId, site: Site = None) -> None:
     """End a job: its submitter takes it back, its owner stops it."""
     with frame.client() as client:
         is_owner, job = by_side(
             frame,
             client,
             lambda found: (True, found.site.jobs.get(job_id)),
-            lambda found: (False, found.jobs.get(job_id)),
+            lambda found: (False, found.jobs.get(job_id, site=site)),
         )
         frame.confirm(f"End the job {job_id}, which is {job.state}?")
         if is_owner:
@@ -222,6 +231,7 @@ def cancel(frame: Frame, job_id: JobId) -> None:
 def results(
     frame: Frame,
     job_id: JobId,
+    site: Site = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder to write them to.")
     ] = None,
@@ -229,7 +239,7 @@ def results(
     """List the released files of a job that you sent, or write them to a folder."""
     items: list[dict[str, object]] = []
     with frame.client() as client:
-        found = client.jobs.get(job_id).results
+        found = client.jobs.get(job_id, site=site).results
         for name in found.files():
             item: dict[str, object] = {"name": name}
             if output is not None:
