@@ -575,6 +575,25 @@ async def test_hub_that_refuses_the_device_ends_the_loop(world):
     assert len(world.router.streams) == 3
 
 
+async def test_stream_that_ends_before_the_first_word_is_opened_again(world):
+    class Ended(Stream):
+        async def write(self, frame: Any) -> None:
+            raise asyncio.InvalidStateError("RPC already finished.")
+
+    dead, serve = Ended(), world.router.Serve
+    dead.to_site.put_nowait(Unavailable("gone", reason="SERVER_UNREACHABLE"))
+    opened: list[Stream] = []
+
+    def first_dead() -> Stream:
+        opened.append(serve() if opened else dead)
+        return opened[-1]
+
+    world.router.Serve = first_dead
+    async with world.serving() as loop:
+        assert loop.is_connected
+    assert len(opened) == 2
+
+
 async def _reply_for(world: World, by: Keys, content: ReplyContent, **changes: Any) -> None:
     """Let the router answer the next call with a reply that `by` seals for alice."""
     seal = CallSeal(by, world.directory, CLOCK, system_random)  # type: ignore[arg-type]
