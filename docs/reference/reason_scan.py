@@ -51,6 +51,8 @@ OTHER_VOCABULARY = frozenset(
         "Answer",  # permissions: why a check was decided so (mesh.permissions.v1)
         "Decision",  # the same inside the engine
         "Fault",  # core: what is wrong with an audit chain, an enum of its own
+        "RejectJobRequest",  # text of the owner for the submitter
+        "WithholdJobRequest",  # the same
         "MockRun",  # SDK: how code ended on a mock
         "Finding",  # review and release: rules of the scanners
         "RunOutcome",  # executor: how a run ended, an enum of its own
