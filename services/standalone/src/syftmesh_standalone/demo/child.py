@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ LOG_FILE: Final = "mesh.log"
 _START_S: Final = 45.0
 _STOP_S: Final = 8.0
 _LONGEST_LINE: Final = 500
+_STARTS: Final = 3
+_QUICK_S: Final = 20.0
+"""A start that fails later than this has another cause than a port."""
 _INHERITED: Final = ("PYTHONPATH", "TMPDIR", "XDG_RUNTIME_DIR", "LANG", "LC_ALL", "TZ")
 _S3_PORT: Final = "-s3.port="
 
@@ -50,15 +54,18 @@ class DemoMesh:
 
     def __init__(self, state: Path, sites: Sequence[str], *, processes: bool, tell: Tell) -> None:
         self._hub = state / "hub"
-        self.ports = MeshPorts(*free_ports(2))
+        self._command = [sys.executable, "-m", "syftmesh_standalone", "--state", str(state)]
+        self._command += ["--sites", ",".join(sites)]
+        self._command += ["--processes"] if processes else []
         self._tell = tell
         self._tasks: asyncio.TaskGroup | None = None
-        command = [sys.executable, "-m", "syftmesh_standalone", "--state", str(state)]
-        command += ["--sites", ",".join(sites)]
-        command += ["--http-port", str(self.ports.http), "--grpc-port", str(self.ports.grpc)]
-        self._child = ChildProcess(
+        self.ports, self._child = self._new_child()
+
+    def _new_child(self) -> tuple[MeshPorts, ChildProcess]:
+        ports = MeshPorts(*free_ports(2))
+        child = ChildProcess(
             "the mesh",
-            [*command, "--processes"] if processes else command,
+            [*self._command, "--http-port", str(ports.http), "--grpc-port", str(ports.grpc)],
             ready=self._is_ready,
             log_path=self._hub / LOG_FILE,
             environment={name: os.environ[name] for name in _INHERITED if name in os.environ},
@@ -66,6 +73,7 @@ class DemoMesh:
             stop_timeout_s=_STOP_S,
             on_restart=self._restarted,
         )
+        return ports, child
 
     @property
     def hub(self) -> Path:
@@ -95,14 +103,22 @@ class DemoMesh:
         """
         if self._tasks is None:
             raise Internal("the mesh of the demo was started outside its lifetime")
-        try:
-            await self._child.start(self._tasks)
-        except Unavailable as error:
-            raise Unavailable(
-                f"the mesh did not start; the last it said is: {await asyncio.to_thread(self._last_line)}",
-                reason=error.reason,
-                metadata=error.metadata,
-            ) from error
+        for left in reversed(range(_STARTS)):
+            begun_s = time.monotonic()
+            try:
+                await self._child.start(self._tasks)
+                return
+            except Unavailable as error:
+                said = await asyncio.to_thread(self._last_line)
+                if not left or time.monotonic() - begun_s > _QUICK_S:
+                    raise Unavailable(
+                        f"the mesh did not start; the last it said is: {said}",
+                        reason=error.reason,
+                        metadata=error.metadata,
+                    ) from error
+                # Ports that were free a moment ago may be somebody else's by now; there are others.
+                self._tell(f"        the mesh did not start ({said}); again on other ports")
+                self.ports, self._child = self._new_child()
 
     def _last_line(self) -> str:
         try:

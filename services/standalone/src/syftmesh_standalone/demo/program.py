@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -48,7 +49,7 @@ async def run_demo(
 ) -> dict[str, Any]:
     """Tell the whole story and return its document (`report.document`).
 
-    The state folder is removed when it was a temporary one and everything went well; no process outlives
+    The state folder is removed when it was a temporary one and nothing failed; no process outlives
     this function, and none outlives this process.
 
     Args:
@@ -66,14 +67,17 @@ async def run_demo(
     clock = clock or SystemClock()
     begun_s, state = clock.monotonic_s(), _state(options)
     kept = options.keep or options.state is not None
-    finished = False
+    failed = True
     try:
         story, results = await _told(options, state, tell, steps, clock, random)
-        finished = True
+        failed = False
+    except asyncio.CancelledError:
+        failed = False  # whoever ends the demo does not want to look for a fault
+        raise
     finally:
-        if finished and not kept:
+        if not failed and not kept:
             shutil.rmtree(state, ignore_errors=True)
-        elif not finished:
+        elif failed:
             tell(f"the state is kept in {state}")
     tell("")
     for line in table(story):
