@@ -10,14 +10,14 @@ import asyncio
 import sys
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from bench import call, crypto, permission, sandbox, startup
 from bench.measure import MIN_PAIRS, Row, machine, table, write_json
 
-Bench = Callable[[Path, int], Awaitable[list[Row]]]
+Bench = Callable[[Path, int], Coroutine[Any, Any, list[Row]]]
 
 BENCHES: Final[dict[str, Bench]] = {
     "permission": permission.check,

@@ -37,7 +37,7 @@ async def whoami(folder: Path, count: int) -> list[Row]:
     """`WhoAmI` through the client against an empty echo."""
     async with running_mesh(folder) as mesh, _peer(folder) as address, mesh.node(CALLER) as node:
         async with grpc.aio.insecure_channel(address) as channel:
-            echo = channel.unary_unary(f"/{SERVICE}/Echo")
+            echo: Any = channel.unary_unary(f"/{SERVICE}/Echo")
             found = await pairs(
                 count,
                 lambda: _p50(lambda: node.session.identity.WhoAmI(identity.WhoAmIRequest())),
@@ -72,9 +72,8 @@ async def relay(folder: Path, count: int) -> list[Row]:
         plain_ms = rows[0].ours
         async with _site(folder, "sealed", str(device), mesh.server):
             content = RequestContent(body=BODY)
-            ask = lambda: node.calls.call(URL, content)  # noqa: E731 - three words
-            await ask()
-            sealed = [await _p50(ask) for _ in range(count)]
+            await node.calls.call(URL, content)
+            sealed = [await _p50(lambda: node.calls.call(URL, content)) for _ in range(count)]
         rows.append(alone("RPC between two sites, sealed, p50", "ms", sealed, round(plain_ms + 1.0, 2)))
     return rows
 
@@ -154,7 +153,7 @@ async def _bare(address: str) -> AsyncIterator[Stream]:
         return key, key + BODY
 
     async with grpc.aio.insecure_channel(address) as channel:
-        stream = channel.stream_stream(f"/{SERVICE}/Call")()
+        stream: Any = channel.stream_stream(f"/{SERVICE}/Call")()
         async with _reading(Stream(stream, make, lambda frame: (frame[:16], frame))) as found:
             yield found
 

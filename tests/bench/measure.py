@@ -184,7 +184,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     ratio = (
         f"({_number(low)}-{_number(high)} {row.unit})"
         if row.ratio is None
-        else f"{row.ratio:.2f} ({low:.2f}-{high:.2f})"
+        else f"{_number(row.ratio)} ({_number(low)}-{_number(high)})"
     )
     return (row.what, f"{_number(row.ours)} {row.unit}", peer, ratio, row.target, row.verdict)
 

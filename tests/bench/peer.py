@@ -63,7 +63,7 @@ class Peer:
 async def serve() -> None:
     """Serve until told to end."""
     peer = Peer()
-    handlers = {
+    handlers: dict[str, Any] = {
         "Echo": grpc.unary_unary_rpc_method_handler(peer.echo),
         "Call": grpc.stream_stream_rpc_method_handler(peer.call),
         "Serve": grpc.stream_stream_rpc_method_handler(peer.serve),

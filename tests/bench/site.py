@@ -35,7 +35,7 @@ class Echo:
 async def serve_peer(address: str) -> None:
     """Echo on the relay."""
     async with grpc.aio.insecure_channel(address) as channel:
-        stream = channel.stream_stream(f"/{SERVICE}/Serve")()
+        stream: Any = channel.stream_stream(f"/{SERVICE}/Serve")()
         await stream.wait_for_connection()
         _say_ready()
         async for frame in stream:
