@@ -130,6 +130,27 @@ def test_the_site_and_the_doctor_are_well(alice: Person) -> None:
     }
 
 
+def test_a_site_is_made_once_and_its_token_joins_nobody_else(mesh: Any, tmp_path: Path) -> None:
+    email = "bob@command.example"
+    bob = Person(mesh.state, email)
+    phrase = tmp_path / "phrase"
+    first = bob.json("site", "init", "--email", email, "--recovery-out", str(phrase))
+    assert first == {"site": email, "server": mesh.server, "created": True, "account_created": True}
+    again = bob.json("site", "init", "--email", email, "--recovery-out", str(phrase))
+    assert (again["created"], again["account_created"]) == (False, False)
+    assert {"site": email, "agent": False, "runner": False} in bob.json("site", "ls")["items"]
+    warned = [item for item in bob.json("doctor")["items"] if item["status"] == "warn"]
+    assert any(email in item["detail"] and "syftmesh up" in item["next"] for item in warned)
+    token = tmp_path / "token"
+    bob.json("site", "token", "create", "--label", "profile", "--out", str(token))
+    assert token.stat().st_mode & 0o777 == 0o600
+    elsewhere = Person(tmp_path / "state", "eve@command.example")
+    out = ["--recovery-out", str(tmp_path / "eve"), "--server", mesh.server, "--token-file", str(token)]
+    refused = elsewhere.run("login", "--email", "eve@command.example", *out, code=3)[1]
+    assert "error: JOIN_TOKEN_INVALID: " in refused
+    assert bob.json("logout")["hub_told"] is True
+
+
 def test_errors_have_their_exit_codes(alice: Person, carol: Person, tmp_path: Path) -> None:
     missing = "01890a5d-ac96-774b-bcce-b302099a8057"
     assert carol.run("job", "show", missing, code=4)[1].startswith("error: ")

@@ -48,17 +48,21 @@ class Login:
 
     created: bool = True
     asked: list[Any] = field(default_factory=list)
+    error: Exception | None = None
 
     def __call__(self, server: str | None, **options: Any) -> Any:
         self.asked.append((server, options))
         out = options["recovery_out"]
-        if self.created and out is not None:
+        if self.created:
+            out.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             out.write_text(" ".join(PHRASE))
+        if self.error:
+            raise self.error
         return SimpleNamespace(
             email=options["email"],
             server=server or SERVER,
             created=self.created,
-            phrase=PHRASE if self.created and out is None else None,
+            phrase=None,
         )
 
 
@@ -68,7 +72,8 @@ def test_login_shows_the_phrase_once_on_a_terminal_and_never_in_json(program: An
     assert done.code == 0
     assert all(word in done.err for word in PHRASE)
     assert "word1" not in done.out
-    assert login.asked[0][1]["recovery_out"] is None
+    assert login.asked[0][1]["recovery_out"].parent == program.state / "recovery"
+    assert not (program.state / "recovery").exists()
     out = tmp_path / "phrase"
     done = program("login", "--email", CAROL, "--recovery-out", str(out), "--json", terminal=True)
     assert done.json == {"email": CAROL, "server": SERVER, "created": True}
@@ -93,6 +98,16 @@ def test_login_without_a_terminal_keeps_the_phrase_in_the_state(program: Any) ->
     ]
     assert "word1" not in done.err + done.out
     assert (program.state / "recovery").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_login_that_is_cut_off_tells_where_the_phrase_is(program: Any) -> None:
+    program.more["login"] = Login(error=Unavailable("The hub does not answer."))
+    for name in (f"{CAROL}.txt", f"{CAROL}.2.txt"):
+        done = program("login", "--email", CAROL, terminal=True)
+        assert done.code == 6
+        assert (program.state / "recovery" / name).read_text().split() == list(PHRASE)
+        assert f"recovery/{name}" in done.err
+        assert "word1" not in done.err
 
 
 def test_login_again_tells_no_phrase(program: Any) -> None:

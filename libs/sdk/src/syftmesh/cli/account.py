@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,17 +79,21 @@ def enter(frame: Frame, email: str | None, *, token_file: Path | None, recovery_
         )
     who = normalise_principal(named)
     quiet_logs(frame.surroundings.stderr, verbose=frame.verbose)
-    shows = frame.can_ask and not frame.json
-    target = recovery_out if recovery_out or shows else _kept_phrase(frame, who)
-    result = frame.log_in(
-        frame.server, email=who, token_file=token_file, recovery_out=target, state=frame.state
-    )
-    if result.created and target is not None:
-        frame.note(
-            f"The recovery phrase of {result.email} is in {target}: move it to a safe place off this machine."
+    # Always by way of a file: a login that is cut off after the keys were made must not take the phrase along.
+    target = recovery_out or _phrase_file(frame, who)
+    before = target.exists()
+    try:
+        result = frame.log_in(
+            frame.server, email=who, token_file=token_file, recovery_out=target, state=frame.state
         )
-    elif result.created and result.phrase:
-        _show_phrase(frame, result.phrase)
+    except BaseException:
+        if not before and target.exists():
+            _note_phrase(frame, who, target)
+        raise
+    if result.created and recovery_out is None and frame.can_ask and not frame.json:
+        _show_phrase(frame, target)
+    elif result.created:
+        _note_phrase(frame, who, target)
     return result
 
 
@@ -157,17 +163,25 @@ def _only_profile(frame: Frame) -> str | None:
     return found[0].email if len(found) == 1 else None
 
 
-def _kept_phrase(frame: Frame, email: str) -> Path:
+def _phrase_file(frame: Frame, email: str) -> Path:
     folder = frame.state / "recovery"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder / f"{email}.txt"
+    names = itertools.chain([f"{email}.txt"], (f"{email}.{number}.txt" for number in itertools.count(2)))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
-def _show_phrase(frame: Frame, phrase: tuple[str, ...]) -> None:
+def _note_phrase(frame: Frame, email: str, place: Path) -> None:
+    frame.note(f"The recovery phrase of {email} is in {place}: move it to a safe place off this machine.")
+
+
+def _show_phrase(frame: Frame, place: Path) -> None:
+    words = place.read_text("ascii").split()
     frame.note("Recovery phrase, shown once. Write it down and keep it off this machine:")
-    for start in range(0, len(phrase), 6):
-        words = (f"{at + 1:2}. {phrase[at]:<9}" for at in range(start, min(start + 6, len(phrase))))
-        frame.note("  " + " ".join(words))
+    for start in range(0, len(words), 6):
+        numbered = (f"{at + 1:2}. {words[at]:<9}" for at in range(start, min(start + 6, len(words))))
+        frame.note("  " + " ".join(numbered))
+    place.unlink()
+    with suppress(OSError):  # it holds the phrases of others
+        place.parent.rmdir()
 
 
 def _forget(profile: Any) -> bool:
