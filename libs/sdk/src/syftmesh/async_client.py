@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import asyncio
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, NoReturn, Self
 
 from syftmesh_client.node import Node, open_node
 from syftmesh_client.profile import Profile, ProfileStore, node_login
@@ -20,6 +21,8 @@ from syftmesh.permission import AsyncPermissions
 from syftmesh.rpc import AsyncRpc
 from syftmesh.site import AsyncSite
 from syftmesh.submission import CALLS_FILE, SubmissionLog
+
+_PARTS: Final = frozenset({"datasets", "jobs", "files", "permissions", "rpc", "keys", "site"})
 
 
 class AsyncClient:
@@ -77,7 +80,9 @@ class AsyncClient:
         login = node_login(self._state, self._server)
         opening = open_node(self._profile.folder, self._server, login=login, traffic=self.traffic)
         node = self._node = await self._stack.enter_async_context(opening)
-        ProfileStore(self._state).note_used(self._profile)
+        # Two programs may note themselves at once, and which one is last does not matter.
+        with suppress(WrongState):
+            await asyncio.to_thread(ProfileStore(self._state).note_used, self._profile)
         self.datasets = AsyncDatasets(node)
         self.jobs = AsyncJobs(node, self.datasets, SubmissionLog(self._profile.folder))
         self.files = AsyncFiles(node)
@@ -92,6 +97,16 @@ class AsyncClient:
         """Close all connections; safe to call again."""
         self._is_closed = True
         await self._stack.aclose()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # Only what `open` sets, and what does not exist, is looked for here.
+        if name in _PARTS:
+            raise WrongState(
+                "The client is not open: use it with `async with`.",
+                reason="CLIENT_CLOSED",
+                metadata={"part": name},
+            )
+        raise AttributeError(name)
 
     async def __aenter__(self) -> Self:
         """Open the client."""

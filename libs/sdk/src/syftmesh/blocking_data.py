@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from syftmesh_client.files import Change, FileEntryView
 from syftmesh_core.record import FileRecord
 
-from syftmesh.dataset import AsyncDataset, AsyncDatasets, AsyncMock, DatasetCard
+from syftmesh.card import DatasetCard
+from syftmesh.dataset import AsyncDataset, AsyncDatasets, AsyncMock
 from syftmesh.file import AsyncFiles
 from syftmesh.key import AsyncKeys, Device, KeyInfo
 from syftmesh.permission import AsyncPermissions, Decision, Explanation
 from syftmesh.portal import Portal
-from syftmesh.rpc import AsyncRpc
+from syftmesh.rpc import RESULT_S, AsyncRpc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,14 +58,14 @@ class Dataset(DatasetCard):
         inner: The asynchronous one.
     """
 
-    mock: Mock
-    inner: AsyncDataset
+    mock: Mock = field(repr=False, compare=False)
+    inner: AsyncDataset = field(repr=False, compare=False)
 
     @classmethod
     def of(cls, portal: Portal, found: AsyncDataset) -> Dataset:
         """Return the blocking form of `found`."""
-        fields = {field: getattr(found, field) for field in DatasetCard.__dataclass_fields__}
-        return cls(**fields, mock=Mock(portal, found.mock), inner=found)
+        values = {each.name: getattr(found, each.name) for each in fields(DatasetCard)}
+        return cls(**values, mock=Mock(portal, found.mock), inner=found)
 
 
 class Datasets:
@@ -112,13 +113,7 @@ class Files:
 
     def watch(self, prefixes: Sequence[str] = ()) -> Iterator[Change]:
         """See `AsyncFiles.watch`."""
-        feed = self._files.watch(prefixes)
-
-        async def following() -> Change:
-            return await anext(feed)
-
-        while True:
-            yield self._portal.run(following())
+        return self._portal.iterate(self._files.watch(prefixes))
 
 
 class Permissions:
@@ -200,9 +195,17 @@ class Rpc:
         """See `AsyncRpc.send`."""
         return self._portal.run(self._rpc.send(url, data, expires_s=expires_s, content_type=content_type))
 
-    def result(self, call_id: str, *, timeout_s: float = 0.5, site: str | None = None) -> Any:
+    def result(
+        self,
+        call_id: str,
+        *,
+        reply_type: type[T] | None = None,
+        timeout_s: float = RESULT_S,
+        site: str | None = None,
+    ) -> Any:
         """See `AsyncRpc.result`."""
-        return self._portal.run(self._rpc.result(call_id, timeout_s=timeout_s, site=site))
+        asked = self._rpc.result(call_id, reply_type=reply_type, timeout_s=timeout_s, site=site)
+        return self._portal.run(asked)
 
 
 class Keys:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from syftmesh_core.job import JobState
 
 from syftmesh.blocking_data import Dataset
-from syftmesh.dataset import DatasetCard
-from syftmesh.job import AsyncJob, AsyncResults
+from syftmesh.card import DatasetCard
+from syftmesh.job import AsyncJob
 from syftmesh.job_desk import AsyncJobs, Parameters
 from syftmesh.mock_run import MockRun
 from syftmesh.portal import Portal
+from syftmesh.result import AsyncResults
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,10 @@ class Results:
     def dataframe(self, name: str | None = None) -> pd.DataFrame:
         """See `AsyncResults.dataframe`."""
         return self._portal.run(self._results.dataframe(name))
+
+    def lineage(self) -> dict[str, Any]:
+        """See `AsyncResults.lineage`."""
+        return self._portal.run(self._results.lineage())
 
     def download(self, folder: Path | str) -> Path:
         """See `AsyncResults.download`."""
@@ -122,8 +127,8 @@ class Jobs:
     def submit(
         self,
         code: Path | str,
-        *,
         entrypoint: str | None = None,
+        *,
         datasets: Sequence[DatasetCard | str],
         parameters: Parameters | None = None,
         purpose: str = "",
@@ -145,15 +150,16 @@ class Jobs:
     def run_mock(
         self,
         code: Path | str,
+        entrypoint: str | None = None,
         *,
         dataset: Dataset | str,
-        entrypoint: str | None = None,
         parameters: Parameters | None = None,
+        output: Path | str | None = None,
     ) -> MockRun:
         """See `AsyncJobs.run_mock`."""
         chosen = dataset if isinstance(dataset, str) else dataset.inner
         return self._portal.run(
-            self._jobs.run_mock(code, dataset=chosen, entrypoint=entrypoint, parameters=parameters)
+            self._jobs.run_mock(code, entrypoint, dataset=chosen, parameters=parameters, output=output)
         )
 
     def get(self, job_id: str, site: str | None = None) -> Job:

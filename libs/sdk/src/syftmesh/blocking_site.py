@@ -10,7 +10,7 @@ from typing import Any
 from syftmesh_core.job import JobState
 
 from syftmesh.blocking_data import Dataset
-from syftmesh.dataset import DatasetCard
+from syftmesh.card import DatasetCard
 from syftmesh.portal import Portal
 from syftmesh.site import AsyncSite, ProbeReport, SiteStatus
 from syftmesh.site_audit import AsyncAudit, AuditEntry, AuditState

@@ -42,6 +42,7 @@ class Client:
     def opened(cls, client: AsyncClient) -> Self:
         """Open `client` on a loop of its own; raises as `AsyncClient.open`."""
         portal = Portal()
+        portal.finally_run(client.close)
         try:
             return cls(portal.run(client.open()), portal)
         except BaseException:
@@ -64,12 +65,11 @@ class Client:
         return self._client.traffic
 
     def close(self) -> None:
-        """Close all connections; safe to call again."""
-        if self._portal.is_open:
-            try:
-                self._portal.run(self._client.close())
-            finally:
-                self._portal.close()
+        """Close all connections; safe to call again.
+
+        A client that nobody closes is closed when nothing of it is in use any more, or with the program.
+        """
+        self._portal.close()
 
     def __enter__(self) -> Self:
         """Return the client, which is open."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from syftmesh_core.principal import normalise_principal
 
 from syftmesh.async_client import AsyncClient
 from syftmesh.client import Client
+from syftmesh.portal import Portal
 
 SERVER_VARIABLE: Final = "SYFTMESH_SERVER"
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
@@ -95,9 +96,13 @@ def login(
         Unauthenticated: NOT_LOGGED_IN without a way to log in, JOIN_TOKEN_INVALID, LOCAL_TOKEN_INVALID.
         MeshError: As `connect`.
     """
-    return asyncio.run(
-        login_async(server, email=email, token_file=token_file, recovery_out=recovery_out, state=state)
-    )
+    portal = Portal()  # a loop of its own: a notebook has one that is running already
+    try:
+        return portal.run(
+            login_async(server, email=email, token_file=token_file, recovery_out=recovery_out, state=state)
+        )
+    finally:
+        portal.close()
 
 
 async def login_async(
@@ -111,7 +116,7 @@ async def login_async(
     """Log in; as `login`."""
     base, name = _state(state), normalise_principal(email)
     store = ProfileStore(base)
-    known = store.find(name)
+    known = _known(store, name)
     address = (
         server
         or os.environ.get(SERVER_VARIABLE)
@@ -137,9 +142,17 @@ async def login_async(
         if not phrase:
             _undo(profile, known)
         raise
-    store.note_used(profile)
+    with suppress(WrongState):  # another program may note itself at the same moment
+        store.note_used(profile)
     shown = phrase[0] if phrase and recovery_out is None else None
     return LoginResult(name, address, created, shown)
+
+
+def _known(store: ProfileStore, email: str) -> Profile | None:
+    try:
+        return store.find(email)
+    except WrongState:
+        return None  # damaged: logging in again is what mends it
 
 
 def _undo(profile: Profile, before: Profile | None) -> None:

@@ -3,94 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-import html
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from google.protobuf import json_format
-from mesh.rds.v1 import rds_pb2
 from syftmesh_client.node import Node
+from syftmesh_core.enc import encode
 from syftmesh_core.errors import IntegrityFailure, InvalidInput, NotFound
 from syftmesh_core.layout import DATASETS_FOLDER
+from syftmesh_core.parallel import in_parallel
 from syftmesh_core.principal import normalise_principal
 from syftmesh_core.quote import quoted
 
+from syftmesh.card import CARD_FILE, Column, DatasetCard, DatasetPolicy, Table, parse_card
 from syftmesh.folder import write_files
+from syftmesh.provenance import read_of_owner
 from syftmesh.table import dataframe, one_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CARD_FILE: Final = "card.json"
-_MAX_CARD_BYTES: Final = 4 << 20
+__all__ = [
+    "AsyncDataset",
+    "AsyncDatasets",
+    "AsyncMock",
+    "Column",
+    "DatasetCard",
+    "DatasetPolicy",
+    "Table",
+    "mock_digest",
+    "resolved",
+]
+
+MAX_DATASETS: Final = 16
+"""Datasets of one job."""
+
+_AT_ONCE: Final = 8
 
 _log: Any = structlog.get_logger("syftmesh.sdk")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column's name and type, such as ``float64``."""
-
-    name: str
-    type: str
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One file of a dataset: name, columns in order, rows of its mock."""
-
-    file: str
-    columns: tuple[Column, ...]
-    mock_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetCard:
-    """What a site says of a dataset.
-
-    Attributes:
-        site: E-mail of the owner.
-        name: Name at the site.
-        summary: One line.
-        readme: Markdown.
-        tags: Free words.
-        audience: Who may read card and mock.
-        private_digest: Version of the private part, hex.
-        mock_digest: Version of the mock, hex.
-        tables: Files with their columns.
-        mock_generated: Whether the mock was drawn from the private part's schema and marginals.
-    """
-
-    site: str
-    name: str
-    summary: str
-    readme: str
-    tags: tuple[str, ...]
-    audience: tuple[str, ...]
-    private_digest: str
-    mock_digest: str
-    tables: tuple[Table, ...]
-    mock_generated: bool
-
-    @property
-    def id(self) -> str:
-        """``<site>/<name>``, as it is asked for."""
-        return f"{self.site}/{self.name}"
-
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(table.file)}</td><td>{html.escape(column.name)}</td>"
-            f"<td>{html.escape(column.type)}</td></tr>"
-            for table in self.tables
-            for column in table.columns
-        )
-        return (
-            f"<h4>{html.escape(self.id)}</h4><p>{html.escape(self.summary)}</p>"
-            f"<table><tr><th>file</th><th>column</th><th>type</th></tr>{rows}</table>"
-        )
 
 
 class AsyncMock:
@@ -98,6 +51,7 @@ class AsyncMock:
 
     def __init__(self, node: Node, card: DatasetCard) -> None:
         self._node = node
+        self._card = card
         self._base = f"{card.site}/{DATASETS_FOLDER}/{card.name}/mock"
 
     async def files(self) -> list[str]:
@@ -110,9 +64,10 @@ class AsyncMock:
 
         Raises:
             NotFound: FILE_MISSING.
+            IntegrityFailure: AUTHOR_NOT_ALLOWED.
             MeshError: As `FileClient.read`.
         """
-        return (await self._node.files.read(f"{self._base}/{name}")).data
+        return await read_of_owner(self._node.files, f"{self._base}/{name}")
 
     async def dataframe(self, name: str | None = None) -> pd.DataFrame:
         """Return a file as a table; the only one when no name is given.
@@ -123,10 +78,28 @@ class AsyncMock:
         chosen = name if name is not None else one_of(await self.files(), None)
         return await asyncio.to_thread(dataframe, chosen, await self.read(chosen))
 
+    async def contents(self) -> dict[str, bytes]:
+        """Return all files by name: exactly those of the version that the card names.
+
+        Raises:
+            IntegrityFailure: They are of another version, or some are missing (MOCK_CHANGED).
+            MeshError: As `read`.
+        """
+        names = await self.files()
+        data = await in_parallel([self.read(name) for name in names], at_once=_AT_ONCE)
+        files = dict(zip(names, data, strict=True))
+        if await asyncio.to_thread(mock_digest, files) != self._card.mock_digest:
+            raise IntegrityFailure(
+                f"The files of the mock of {self._card.id} are not those that its card names.",
+                reason="MOCK_CHANGED",
+                metadata={"dataset": self._card.id},
+                hint="Get the dataset again: its owner may have changed it just now.",
+            )
+        return files
+
     async def download(self, folder: Path | str) -> Path:
-        """Write all files below `folder` and return it; raises as `folder.write_files` and `read`."""
-        files = {name: await self.read(name) for name in await self.files()}
-        return await asyncio.to_thread(write_files, Path(folder), files)
+        """Write all files below `folder` and return it; raises as `folder.write_files` and `contents`."""
+        return await asyncio.to_thread(write_files, Path(folder), await self.contents())
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +110,7 @@ class AsyncDataset(DatasetCard):
         mock: Its mock part.
     """
 
-    mock: AsyncMock
+    mock: AsyncMock = field(repr=False, compare=False)
 
 
 class AsyncDatasets:
@@ -154,22 +127,14 @@ class AsyncDatasets:
 
         Raises:
             InvalidInput: PRINCIPAL_INVALID.
+            IntegrityFailure: The keys of `site` do not hold (KEY_CHANGED).
             Unavailable: The hub does not answer.
         """
-        keystore = self._node.keystore
-        known = {self._node.principal, *keystore.pinned_roots}
-        sites = sorted(known) if site is None else [normalise_principal(site)]
-        found: list[AsyncDataset] = []
-        for owner in sites:
-            for view in await self._node.files.list(f"{owner}/{DATASETS_FOLDER}"):
-                name, _, rest = view.path.removeprefix(f"{owner}/{DATASETS_FOLDER}/").partition("/")
-                if rest != CARD_FILE:
-                    continue
-                try:
-                    found.append(await self._read(owner, name))
-                except (IntegrityFailure, NotFound) as error:
-                    _log.warning("dataset.refused", site=owner, reason=error.reason)
-        return found
+        if site is not None:
+            return [*await self._of_site(normalise_principal(site))]
+        known = sorted({self._node.principal, *self._node.keystore.pinned_roots})
+        pages = await in_parallel([self._of_known(owner) for owner in known], at_once=_AT_ONCE)
+        return [dataset for page in pages for dataset in page]
 
     async def get(self, dataset: str) -> AsyncDataset:
         """Return one dataset.
@@ -200,67 +165,56 @@ class AsyncDatasets:
                 hint=f"syftmesh dataset ls --site {owner}",
             ) from error
 
+    async def _of_known(self, owner: str) -> Sequence[AsyncDataset]:
+        try:
+            return await self._of_site(owner)
+        except (IntegrityFailure, NotFound) as error:
+            # One bad site must not hide the others.
+            _log.warning("dataset.site_refused", site=owner, reason=error.reason)
+            return []
+
+    async def _of_site(self, owner: str) -> Sequence[AsyncDataset]:
+        base = f"{owner}/{DATASETS_FOLDER}"
+        views = await self._node.files.list(base)
+        places = [view.path.removeprefix(f"{base}/").partition("/") for view in views]
+        names = [name for name, _, rest in places if rest == CARD_FILE]
+        found = await in_parallel([self._readable(owner, name) for name in names], at_once=_AT_ONCE)
+        return [dataset for dataset in found if dataset is not None]
+
+    async def _readable(self, site: str, name: str) -> AsyncDataset | None:
+        try:
+            return await self._read(site, name)
+        except (IntegrityFailure, NotFound) as error:
+            _log.warning("dataset.refused", site=site, reason=error.reason)
+            return None
+
     async def _read(self, site: str, name: str) -> AsyncDataset:
-        content = await self._node.files.read(f"{site}/{DATASETS_FOLDER}/{name}/{CARD_FILE}")
-        card = parse_card(content.data, site, name)
-        fields = {field: getattr(card, field) for field in DatasetCard.__dataclass_fields__}
-        return AsyncDataset(**fields, mock=AsyncMock(self._node, card))
+        data = await read_of_owner(self._node.files, f"{site}/{DATASETS_FOLDER}/{name}/{CARD_FILE}")
+        card = await asyncio.to_thread(parse_card, data, site, name)
+        values = {each.name: getattr(card, each.name) for each in fields(DatasetCard)}
+        return AsyncDataset(**values, mock=AsyncMock(self._node, card))
 
 
-def parse_card(data: bytes, site: str, name: str) -> DatasetCard:
-    """Return the card of the dataset `name` of `site`.
-
-    Raises:
-        IntegrityFailure: It is no card (CARD_INVALID), or one of something else (CARD_FOREIGN).
-    """
-    try:
-        if len(data) > _MAX_CARD_BYTES:
-            raise ValueError
-        card = json_format.Parse(data, rds_pb2.Dataset())
-    except (json_format.ParseError, ValueError) as error:
-        raise IntegrityFailure(
-            f"The card of {quoted(f'{site}/{name}')} is damaged.", reason="CARD_INVALID"
-        ) from error
-    if (card.site, card.name) != (site, name):
-        raise IntegrityFailure(
-            f"The card of {quoted(f'{site}/{name}')} says that it is of {quoted(f'{card.site}/{card.name}')}.",
-            reason="CARD_FOREIGN",
-            metadata={"dataset": quoted(f"{site}/{name}")},
-        )
-    return card_of(card)
-
-
-def card_of(message: rds_pb2.Dataset) -> DatasetCard:
-    """Return a card as an object."""
-    return DatasetCard(
-        site=message.site,
-        name=message.name,
-        summary=message.summary,
-        readme=message.readme,
-        tags=tuple(message.tags),
-        audience=tuple(message.audience),
-        private_digest=message.private_digest,
-        mock_digest=message.mock_digest,
-        tables=tuple(_table(table) for table in message.tables),
-        mock_generated=message.mock_generated,
-    )
-
-
-def _table(message: rds_pb2.Table) -> Table:
-    columns = tuple(Column(column.name, column.type) for column in message.columns)
-    return Table(message.file, columns, message.mock_rows)
+def mock_digest(files: Mapping[str, bytes]) -> str:
+    """Return the version of a mock with these files, hex: SHA-256 of ``ENC('dataset', [names, digests])``."""
+    names = sorted(files)
+    digests = [hashlib.sha256(files[name]).digest() for name in names]
+    return hashlib.sha256(encode("dataset", [names, digests])).hexdigest()
 
 
 async def resolved(datasets: AsyncDatasets, wanted: Sequence[DatasetCard | str]) -> list[DatasetCard]:
     """Return the cards of what a caller named by object or by text.
 
     Raises:
-        InvalidInput: None is named (DATASET_MISSING), or they are of several sites (DATASETS_OF_SEVERAL_SITES).
+        InvalidInput: None is named (DATASET_MISSING), too many or one twice (JOB_INVALID), or they are of several
+            sites (DATASETS_OF_SEVERAL_SITES).
         MeshError: As `AsyncDatasets.get`.
     """
     cards = [await datasets.get(item) if isinstance(item, str) else item for item in wanted]
     if not cards:
         raise InvalidInput("A job needs a dataset.", reason="DATASET_MISSING")
+    if len(cards) > MAX_DATASETS or len({card.id for card in cards}) != len(cards):
+        raise InvalidInput(f"A job names 1 to {MAX_DATASETS} datasets, each once.", reason="JOB_INVALID")
     sites = sorted({card.site for card in cards})
     if len(sites) > 1:
         raise InvalidInput(

@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 from mesh.rds.v1 import rds_pb2
 from mesh.rpc.v1.content_pb2 import RequestContent
 from syftmesh_client.node import Node
 from syftmesh_core.clock import uuid7
 from syftmesh_core.enc import canonical_json
-from syftmesh_core.errors import DeadlineExceeded, InvalidInput, LimitExceeded, NotFound
+from syftmesh_core.errors import (
+    DeadlineExceeded,
+    IntegrityFailure,
+    InvalidInput,
+    LimitExceeded,
+    MeshError,
+    NotFound,
+    Unavailable,
+)
 from syftmesh_core.layout import RESULTS_FOLDER
+from syftmesh_core.parallel import in_parallel
 from syftmesh_core.principal import normalise_principal
 from syftmesh_core.quote import quoted
-from syftmesh_executor.archive import pack_code
 
-from syftmesh.dataset import AsyncDataset, AsyncDatasets, DatasetCard, resolved
-from syftmesh.job import STATUS_FILE, AsyncJob, ask, parse_status, read_status
+from syftmesh.card import DatasetCard
+from syftmesh.code import MAX_CODE_BYTES, code_too_large, packed
+from syftmesh.dataset import AsyncDataset, AsyncDatasets, resolved
+from syftmesh.job import AsyncJob
+from syftmesh.job_status import STATUS_FILE, parse_status, results_folder
 from syftmesh.mock_run import MockRun, run_on_mock
 from syftmesh.submission import Submission, SubmissionLog
 
-DEFAULT_ENTRYPOINT: Final = "main.py"
-MAX_CODE_BYTES: Final = 250_000
-"""Of packed code: a call carries 256 KiB, and the seal needs some of it."""
-
 _ANSWER_S: Final = 3.0
+"""How long a site that is online has to say what is wrong, in seconds."""
 _WAITS_S: Final = 14 * 86_400.0
+"""How long a submission waits for a site that is offline, in seconds."""
+_AT_ONCE: Final = 8
+_JOB_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
 
 Parameters = Mapping[str, Any]
+
+_log: Any = structlog.get_logger("syftmesh.sdk")
 
 
 class AsyncJobs:
@@ -50,8 +65,8 @@ class AsyncJobs:
     async def submit(
         self,
         code: Path | str,
-        *,
         entrypoint: str | None = None,
+        *,
         datasets: Sequence[DatasetCard | str],
         parameters: Parameters | None = None,
         purpose: str = "",
@@ -65,21 +80,26 @@ class AsyncJobs:
             entrypoint: Script inside a folder; ``main.py`` when not given.
             datasets: Datasets of one site, as objects or ``<site>/<name>``.
             parameters: JSON object for the code.
-            purpose: What for.
+            purpose: What for; the reviewer reads it.
             project: Label that budgets and audit group by.
             job_id: A UUIDv7 of one's own, with which asking again is the same job.
 
         Raises:
-            InvalidInput: ARCHIVE_INVALID, ENTRYPOINT_MISSING, ENCODING_INVALID, DATASET_MISSING, ...
+            InvalidInput: JOB_INVALID, ARCHIVE_INVALID, ENTRYPOINT_MISSING, ENCODING_INVALID, ...
+            NotFound: LOCAL_FILE_MISSING, DATASET_UNKNOWN.
             LimitExceeded: CODE_TOO_LARGE.
             MeshError: What the site finds wrong, when it is online.
         """
-        archive, script = await asyncio.to_thread(_packed, Path(code), entrypoint)
+        if not purpose.strip():
+            raise InvalidInput("A job says what it is for: give a purpose.", reason="JOB_INVALID")
+        if job_id is not None and not _JOB_ID.fullmatch(job_id):
+            raise InvalidInput("The id of a job is a UUIDv7 in lower case.", reason="JOB_INVALID")
+        archive, script = await asyncio.to_thread(packed, Path(code), entrypoint)
+        if len(archive) > MAX_CODE_BYTES:
+            raise code_too_large(len(archive))
         cards = await resolved(self._datasets, datasets)
-        node, site = self._node, cards[0].site
-        chosen = job_id or uuid7(node.clock, node.random)
         message = rds_pb2.JobSubmission(
-            job_id=chosen,
+            job_id=job_id or uuid7(self._node.clock, self._node.random),
             datasets=[rds_pb2.DatasetVersion(name=c.name, digest=c.private_digest) for c in cards],
             code_archive=archive,
             entrypoint=script,
@@ -87,119 +107,160 @@ class AsyncJobs:
             purpose=purpose,
             project=project,
         )
-        now_ms = node.clock.now_ms()
-        await asyncio.to_thread(self._log.add, Submission(chosen, site, now_ms))
-        request = RequestContent(body=message.SerializeToString())
-        call_id = await node.calls.send(f"syft://{site}/app_data/rds/rpc/submit", request, expires_s=_WAITS_S)
-        try:
-            reply = await node.calls.wait(call_id, _ANSWER_S)
-        except DeadlineExceeded:
-            return AsyncJob(node, chosen, site, _submitted(chosen))
-        return AsyncJob(node, chosen, site, parse_status(reply.body, chosen))
+        submission = await self._send(message, cards[0].site)
+        return await self._answered(submission)
 
     async def run_mock(
         self,
         code: Path | str,
+        entrypoint: str | None = None,
         *,
         dataset: AsyncDataset | str,
-        entrypoint: str | None = None,
         parameters: Parameters | None = None,
+        output: Path | str | None = None,
     ) -> MockRun:
         """Run the same code, unchanged, on the mock of a dataset, on this machine.
+
+        Args:
+            code: As `submit`.
+            entrypoint: As `submit`.
+            dataset: Whose mock.
+            parameters: As `submit`.
+            output: Folder for the files that it writes, beside returning them.
 
         Raises:
             MeshError: As `submit` and `run_on_mock`.
         """
-        archive, script = await asyncio.to_thread(_packed, Path(code), entrypoint)
+        archive, script = await asyncio.to_thread(packed, Path(code), entrypoint)
         found = await self._datasets.get(dataset) if isinstance(dataset, str) else dataset
         clock, random = self._node.clock, self._node.random
-        return await run_on_mock(archive, script, found, parameters or {}, clock=clock, random=random)
+        run = await run_on_mock(archive, script, found, parameters or {}, clock=clock, random=random)
+        if output is not None:
+            await asyncio.to_thread(run.write, Path(output))
+        return run
 
     async def get(self, job_id: str, site: str | None = None) -> AsyncJob:
         """Return a job that was submitted.
 
         Args:
             job_id: Its id.
-            site: The site it went to; needed when it was submitted from another profile.
+            site: The site it went to; without it the job is looked for among what was submitted from here, and
+                at all sites known here.
 
         Raises:
             NotFound: JOB_UNKNOWN.
             MeshError: As `AsyncJob.refresh`.
         """
-        remembered = await asyncio.to_thread(self._log.find, job_id)
-        where = normalise_principal(site) if site is not None else remembered
-        if where is None:
-            raise _unknown(job_id)
-        written = await read_status(self._node, self._base(where, job_id), job_id)
-        if written is None and remembered is None:
-            return AsyncJob(self._node, job_id, where, await ask(self._node, where, "status", job_id))
-        return await AsyncJob(self._node, job_id, where, written or _submitted(job_id)).refresh()
+        submission = await asyncio.to_thread(self._log.find, job_id) if _JOB_ID.fullmatch(job_id) else None
+        owner = None if site is None else normalise_principal(site)
+        if submission is None or owner not in (None, submission.site):
+            where = owner or await self._site_of(job_id)
+            if where is None or not _JOB_ID.fullmatch(job_id):
+                raise _unknown(job_id)
+            return await self._foreign(Submission(job_id, where, 0))
+        return await AsyncJob(self._node, submission).refresh()
 
     async def list(self, site: str | None = None) -> list[AsyncJob]:
         """Return the jobs submitted from this profile and those that sites wrote of, newest first.
+
+        A job whose status does not hold is logged and left out: it must not hide the others.
 
         Args:
             site: Of this site only.
 
         Raises:
             InvalidInput: PRINCIPAL_INVALID.
-            MeshError: As `AsyncJob.refresh`, for a status that does not hold.
+            Unavailable: The hub does not answer.
         """
         wanted = None if site is None else normalise_principal(site)
         submissions = await asyncio.to_thread(self._log.list)
-        places = {s.job_id: s.site for s in submissions if wanted in (None, s.site)}
-        sites = {wanted} if wanted is not None else set(self._node.keystore.pinned_roots)
-        for owner in sorted(sites):
-            base = f"{owner}/{RESULTS_FOLDER}/{self._node.principal}"
-            for view in await self._node.files.list(base):
-                job_id, _, rest = view.path.removeprefix(f"{base}/").partition("/")
-                if rest == STATUS_FILE:
-                    places.setdefault(job_id, owner)
-        return [await self._written(job_id, places[job_id]) for job_id in sorted(places, reverse=True)]
+        known = {found.id: found for found in submissions if wanted in (None, found.site)}
+        sites = [wanted] if wanted is not None else sorted(self._node.keystore.pinned_roots)
+        for page in await in_parallel([self._written_by(owner) for owner in sites], at_once=_AT_ONCE):
+            for found in page:
+                known.setdefault(found.id, found)
+        ordered = [known[job_id] for job_id in sorted(known, reverse=True)]
+        jobs = await in_parallel([self._looked_at(found) for found in ordered], at_once=_AT_ONCE)
+        return [job for job in jobs if job is not None]
 
-    async def _written(self, job_id: str, site: str) -> AsyncJob:
-        written = await read_status(self._node, self._base(site, job_id), job_id)
-        return AsyncJob(self._node, job_id, site, written or _submitted(job_id))
+    async def _send(self, message: rds_pb2.JobSubmission, site: str) -> Submission:
+        # Noted before it is sent: an id that a crash takes from its sender is found by `list`.
+        submission = Submission(message.job_id, site, self._node.clock.now_ms())
+        await asyncio.to_thread(self._log.add, submission)
+        request = RequestContent(body=message.SerializeToString())
+        url = f"syft://{site}/app_data/rds/rpc/submit"
+        try:
+            call_id = await self._node.calls.send(url, request, expires_s=_WAITS_S)
+        except MeshError as error:
+            if not isinstance(error, Unavailable | DeadlineExceeded):
+                await asyncio.to_thread(self._log.forget, submission.id)
+            if isinstance(error, LimitExceeded) and error.reason == "BODY_TOO_LARGE":
+                raise code_too_large(message.ByteSize()) from error
+            raise
+        sent = Submission(submission.id, site, submission.created_ms, call_id)
+        await asyncio.to_thread(self._log.add, sent)
+        return sent
 
-    def _base(self, site: str, job_id: str) -> str:
-        return f"{site}/{RESULTS_FOLDER}/{self._node.principal}/{job_id}"
+    async def _answered(self, sent: Submission) -> AsyncJob:
+        try:
+            reply = await self._node.calls.wait(sent.call_id, _ANSWER_S, site=sent.site)
+            return AsyncJob(self._node, sent, parse_status(reply.body, sent.id))
+        except (DeadlineExceeded, Unavailable) as error:
+            if not await self._is_final(sent):
+                return AsyncJob(self._node, sent)
+            refusal: MeshError = error
+        except MeshError as error:
+            refusal = error
+        await asyncio.to_thread(self._log.forget, sent.id)
+        raise refusal
 
+    async def _is_final(self, sent: Submission) -> bool:
+        """Return whether the call is over; of a hub that is away nothing is known, and the call is stored there."""
+        try:
+            return (await self._node.calls.reply(sent.call_id, site=sent.site)).is_final
+        except Unavailable:
+            return False
 
-def _packed(code: Path, entrypoint: str | None) -> tuple[bytes, str]:
-    script = entrypoint or (code.name if code.is_file() else DEFAULT_ENTRYPOINT)
-    if code.is_dir() and not (code / script).is_file():
-        raise InvalidInput(
-            f"There is no file {quoted(script)} in the folder of the code.",
-            reason="ENTRYPOINT_MISSING",
-            metadata={"entrypoint": quoted(script)},
-            hint="Name the script with entrypoint.",
-        )
-    if code.is_file() and script != code.name:
-        raise InvalidInput(
-            f"The code is the one file {quoted(code.name)}, and {quoted(script)} is not in it.",
-            reason="ENTRYPOINT_MISSING",
-            metadata={"entrypoint": quoted(script)},
-        )
-    archive = pack_code(code)
-    if len(archive) > MAX_CODE_BYTES:
-        raise LimitExceeded(
-            f"The packed code has {len(archive)} bytes; {MAX_CODE_BYTES} can be sent now.",
-            reason="CODE_TOO_LARGE",
-            metadata={"size_bytes": str(len(archive)), "limit_bytes": str(MAX_CODE_BYTES)},
-            hint="Leave out data and environments: a job gets its data from the site.",
-        )
-    return archive, script
+    async def _foreign(self, submission: Submission) -> AsyncJob:
+        """Return a job that was not submitted from here: only what its site says counts."""
+        job = await AsyncJob(self._node, submission).refresh()
+        if job.is_unseen:
+            raise _unknown(submission.id)
+        return job
 
+    async def _site_of(self, job_id: str) -> str | None:
+        if not _JOB_ID.fullmatch(job_id):
+            return None
+        sites = sorted(self._node.keystore.pinned_roots)
+        paths = [f"{results_folder(site, self._node.principal, job_id)}/{STATUS_FILE}" for site in sites]
+        found = await in_parallel([self._node.files.stat(path) for path in paths], at_once=_AT_ONCE)
+        return next((site for site, view in zip(sites, found, strict=True) if view is not None), None)
 
-def _submitted(job_id: str) -> rds_pb2.JobStatus:
-    return rds_pb2.JobStatus(
-        job_id=job_id, state=rds_pb2.JOB_STATE_SUBMITTED, message="Waits for the site to be online."
-    )
+    async def _written_by(self, site: str) -> Sequence[Submission]:
+        base = f"{site}/{RESULTS_FOLDER}/{self._node.principal}"
+        try:
+            views = await self._node.files.list(base)
+        except (IntegrityFailure, NotFound) as error:
+            _log.warning("job.site_refused", site=site, reason=error.reason)
+            return []
+        places = [view.path.removeprefix(f"{base}/").partition("/") for view in views]
+        return [
+            Submission(job_id, site, 0)
+            for job_id, _, rest in places
+            if rest == STATUS_FILE and _JOB_ID.fullmatch(job_id)
+        ]
+
+    async def _looked_at(self, submission: Submission) -> AsyncJob | None:
+        try:
+            return await AsyncJob(self._node, submission).look()
+        except (IntegrityFailure, NotFound) as error:
+            _log.warning("job.status_refused", site=submission.site, reason=error.reason)
+            return None
 
 
 def _unknown(job_id: str) -> NotFound:
     return NotFound(
-        f"There is no job {quoted(job_id)} that was submitted from this profile.",
+        f"There is no job {quoted(job_id)} of yours at a site that is known here.",
         reason="JOB_UNKNOWN",
         metadata={"job_id": quoted(job_id)},
         hint="syftmesh job ls",

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syftmesh_core.clock import Clock, Random, uuid7
+from syftmesh_core.errors import NotFound
+from syftmesh_core.quote import quoted
 from syftmesh_executor.archive import unpack_code
 from syftmesh_executor.port import Limits, RunSpec
 from syftmesh_executor.process import ProcessExecutor
 
 from syftmesh.dataset import AsyncDataset
+from syftmesh.folder import write_files
 from syftmesh.table import dataframe, one_of
 
 if TYPE_CHECKING:
@@ -40,9 +43,24 @@ class MockRun:
     outputs: Mapping[str, bytes] = field(repr=False)
 
     def dataframe(self, name: str | None = None) -> pd.DataFrame:
-        """Return an output as a table; the only one when no name is given; raises as `table.dataframe`."""
+        """Return an output as a table; the only one when no name is given.
+
+        Raises:
+            NotFound: The run left no such file (FILE_MISSING).
+            MeshError: As `table.dataframe`.
+        """
         chosen = one_of(sorted(self.outputs), name)
-        return dataframe(chosen, self.outputs.get(chosen, b""))
+        if chosen not in self.outputs:
+            raise NotFound(
+                f"The run left no file {quoted(chosen)}.",
+                reason="FILE_MISSING",
+                metadata={"file": quoted(chosen)},
+            )
+        return dataframe(chosen, self.outputs[chosen])
+
+    def write(self, folder: Path) -> Path:
+        """Write the outputs below `folder` and return it; raises as `folder.write_files`."""
+        return write_files(folder, self.outputs)
 
 
 async def run_on_mock(
@@ -70,7 +88,7 @@ async def run_on_mock(
             datasets={dataset.name: folder / "data"},
             output_dir=folder / "output",
             parameters=parameters,
-            limits=Limits(),
+            limits=_limits(dataset.policy.wall_seconds),
         )
         outcome = await ProcessExecutor(clock=clock).run(spec)
         outputs = {
@@ -84,3 +102,8 @@ async def run_on_mock(
         stderr=outcome.stderr.decode("utf-8", "replace"),
         outputs=outputs,
     )
+
+
+def _limits(wall_s: int) -> Limits:
+    # As long as the site would let it run; everything else as there by default.
+    return Limits(wall_s=float(wall_s)) if wall_s else Limits()

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar, overload
 
 from mesh.rpc.v1.content_pb2 import ReplyContent, RequestContent
 from syftmesh_client.node import Node
-from syftmesh_core.errors import Internal, InvalidInput, MeshError, NotFound, PermissionDenied
+from syftmesh_core.errors import (
+    Cancelled,
+    Conflict,
+    DeadlineExceeded,
+    Internal,
+    InvalidInput,
+    LimitExceeded,
+    MeshError,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    WrongState,
+)
+from syftmesh_core.quote import quoted
 from syftmesh_core.url import parse_url
 
 from syftmesh.submission import Submission, SubmissionLog
@@ -14,15 +31,28 @@ from syftmesh.value import decode, decode_by_type, encode
 
 T = TypeVar("T")
 
-_RESULT_S: Final = 0.5
+RESULT_S: Final = 0.5
 _SUCCESS: Final = range(200, 300)
-_CLASSES: Final[dict[int, type[MeshError]]] = {
+_CALLERS_FAULT: Final = range(400, 500)
+_SHOWN_BYTES: Final = 500
+_CLASSES: Final[Mapping[int, type[MeshError]]] = {
     400: InvalidInput,
-    401: PermissionDenied,
+    401: Unauthenticated,
     403: PermissionDenied,
     404: NotFound,
+    408: DeadlineExceeded,
+    409: Conflict,
+    412: WrongState,
+    413: LimitExceeded,
     422: InvalidInput,
+    429: LimitExceeded,
+    499: Cancelled,
+    501: Unimplemented,
+    502: Unavailable,
+    503: Unavailable,
+    504: DeadlineExceeded,
 }
+"""Classes of errors by HTTP status (RFC 9110, section 15); of the rest 4xx are InvalidInput and others Internal."""
 
 
 class AsyncRpc:
@@ -87,14 +117,23 @@ class AsyncRpc:
         body, kind = encode(data, content_type)
         request = RequestContent(body=body, content_type=kind)
         call_id = await self._node.calls.send(url, request, expires_s=expires_s)
-        self._log.add(Submission(call_id, parse_url(url).site, self._node.clock.now_ms()))
+        sent = Submission(call_id, parse_url(url).site, self._node.clock.now_ms())
+        await asyncio.to_thread(self._log.add, sent)
         return call_id
 
-    async def result(self, call_id: str, *, timeout_s: float = _RESULT_S, site: str | None = None) -> Any:
+    async def result(
+        self,
+        call_id: str,
+        *,
+        reply_type: type[T] | None = None,
+        timeout_s: float = RESULT_S,
+        site: str | None = None,
+    ) -> Any:
         """Return the reply of a call that was sent earlier.
 
         Args:
             call_id: From `send`.
+            reply_type: As `call`.
             timeout_s: How long to wait for it.
             site: The site that was called; known here for calls of this profile.
 
@@ -103,16 +142,20 @@ class AsyncRpc:
             NotFound: CALL_UNKNOWN.
             InvalidInput: SITE_NEEDED.
         """
-        where = site or self._log.find(call_id)
-        return _value(await self._node.calls.wait(call_id, timeout_s, site=where), None)
+        known = None if site is not None else await asyncio.to_thread(self._log.find, call_id)
+        where = known.site if known is not None else site
+        return _value(await self._node.calls.wait(call_id, timeout_s, site=where), reply_type)
 
 
 def _value(reply: ReplyContent, wanted: type[T] | None) -> Any:
     status = reply.status or 200
     if status not in _SUCCESS:
-        kind = _CLASSES.get(status, Internal)
+        kind = _CLASSES.get(status, InvalidInput if status in _CALLERS_FAULT else Internal)
+        said = reply.body[:_SHOWN_BYTES].decode("utf-8", "replace")
         raise kind(
-            f"The app answered with status {status}.", reason="APP_ERROR", metadata={"status": str(status)}
+            f"The app answered with status {status}" + (f": {quoted(said)}." if said else "."),
+            reason="APP_ERROR",
+            metadata={"status": str(status)},
         )
     if wanted is not None:
         return decode(reply.body, reply.content_type, wanted)

@@ -27,7 +27,8 @@ from syftmesh_core.path import RULES_FILE
 from syftmesh_core.principal import normalise_principal
 from syftmesh_core.quote import quoted
 
-from syftmesh.dataset import CARD_FILE, AsyncDataset, AsyncDatasets, DatasetCard, card_of
+from syftmesh.card import CARD_FILE, DatasetCard, card_of
+from syftmesh.dataset import AsyncDataset, AsyncDatasets
 from syftmesh.site_socket import TIMEOUT_S, SiteSockets
 
 GENERATE: Final = "generate"

@@ -21,7 +21,7 @@ from syftmesh_core.approval import (
     ReleaseTerms,
 )
 from syftmesh_core.enc import Reader
-from syftmesh_core.errors import IntegrityFailure, InvalidInput, NotFound, Unimplemented
+from syftmesh_core.errors import IntegrityFailure, InvalidInput, NotFound, Unimplemented, WrongState
 from syftmesh_core.job import JobState
 from syftmesh_core.principal import normalise_principal
 from syftmesh_core.quote import quoted
@@ -30,6 +30,7 @@ from syftmesh_core.statement import Statement, sign_statement
 from syftmesh.site_socket import TIMEOUT_S, SiteSockets
 
 LOGS: Final = "logs/"
+_WITHHELD: Final = "The owner keeps the results."
 _RELEASE_S: Final = 120.0
 _PAGE: Final = 1000
 _PREFIX: Final = "JOB_STATE_"
@@ -181,7 +182,11 @@ class AsyncSiteJobs:
             WrongState: APPROVAL_MISMATCH when a term is not the job's (any more).
             PermissionDenied: This device may not decide (NOT_A_REVIEWER).
         """
-        seen = await self.get(job) if isinstance(job, str) else job
+        seen = job if isinstance(job, ReviewJob) else await self.get(job)
+        if not seen.approval_terms_json:
+            seen = await self.get(seen.id)  # of a list, which brings no terms
+        if not seen.approval_terms_json:
+            raise WrongState(f"A job that is {seen.state} has no terms that could be approved.")
         signed = self._signed(APPROVAL_KIND, seen.approval_terms_json)
         request = pb.ApproveJobRequest(job_id=seen.id, approval=signed)
         answer = await self._sockets.jobs.ApproveJob(request, timeout=TIMEOUT_S)
@@ -233,7 +238,7 @@ class AsyncSiteJobs:
 
     async def withhold(self, job_id: str, reason: str = "") -> ReviewJob:
         """Keep the outputs at the site for good; the submitter reads the reason."""
-        request = pb.WithholdJobRequest(job_id=job_id, reason=reason)
+        request = pb.WithholdJobRequest(job_id=job_id, reason=reason.strip() or _WITHHELD)
         return self._job((await self._sockets.jobs.WithholdJob(request, timeout=TIMEOUT_S)).job)
 
     async def logs(self, job_id: str) -> str:

@@ -36,7 +36,7 @@ def dataframe(name: str, data: bytes) -> pd.DataFrame:
             return pd.read_csv(io.BytesIO(data), sep="\t")
         if suffix == ".json":
             return pd.read_json(io.BytesIO(data), orient="records")
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError, OverflowError) as error:
         raise IntegrityFailure(
             f"{quoted(name)} is no table of its kind.",
             reason="TABLE_DAMAGED",
