@@ -141,11 +141,13 @@ def site_programs(state: Path, site: str) -> dict[str, bool]:
 
 
 def answers(path: Path) -> bool:
-    """Return whether somebody listens on the Unix socket `path`."""
+    """Return whether somebody listens on the Unix socket `path`, or where its server put it when it is too long."""
+    from syftmesh_kit.address import socket_path
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(2)
         try:
-            probe.connect(str(path))
+            probe.connect(str(socket_path(path)))
         except OSError:
             return False
         return True
