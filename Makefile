@@ -110,7 +110,7 @@ up: setup ## The embedded mesh in this terminal, with its state in ~/.syftmesh
 	@$(BIN)/syftmesh up $(UP_ARGS)
 
 bench: setup ## Measure beside peers, one table; needs a quiet machine
-	$(BIN)/python -m bench $(BENCH_ARGS)
+	PYTHONPATH=tests $(BIN)/python -m bench $(BENCH_ARGS)
 
 ##@ Not built yet (each says so and fails)
 images: ## Container images (not built yet, see docs/status.md)
