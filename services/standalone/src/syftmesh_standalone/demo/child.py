@@ -26,7 +26,7 @@ from syftmesh_standalone.options import LOOPBACK
 LOG_FILE: Final = "mesh.log"
 _START_S: Final = 45.0
 _STOP_S: Final = 8.0
-_LONGEST_LINE: Final = 500
+_LONGEST_WORDS: Final = 500
 _STARTS: Final = 3
 _QUICK_S: Final = 20.0
 """A start that fails later than this has another cause than a port."""
@@ -99,7 +99,7 @@ class DemoMesh:
         """Start it, inside `lifetime`; it is started again whenever it dies.
 
         Raises:
-            Unavailable: PROCESS_START_FAILED, with the last line of its log.
+            Unavailable: PROCESS_START_FAILED, with the last words of its log.
         """
         if self._tasks is None:
             raise Internal("the mesh of the demo was started outside its lifetime")
@@ -109,7 +109,7 @@ class DemoMesh:
                 await self._child.start(self._tasks)
                 return
             except Unavailable as error:
-                said = await asyncio.to_thread(self._last_line)
+                said = await asyncio.to_thread(self._last_words)
                 if not left or time.monotonic() - begun_s > _QUICK_S:
                     raise Unavailable(
                         f"the mesh did not start; the last it said is: {said}",
@@ -120,12 +120,14 @@ class DemoMesh:
                 self._tell(f"        the mesh did not start ({said}); again on other ports")
                 self.ports, self._child = self._new_child()
 
-    def _last_line(self) -> str:
+    def _last_words(self) -> str:
+        """Return the last two lines of the log: what was wrong, and the hint."""
         try:
-            lines = (self._hub / LOG_FILE).read_text(errors="replace").split("\n")
+            text = (self._hub / LOG_FILE).read_text(errors="replace")
         except OSError:
             return "nothing"
-        return next((line.strip() for line in reversed(lines) if line.strip()), "nothing")[-_LONGEST_LINE:]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return " ".join(lines[-2:])[-_LONGEST_WORDS:] or "nothing"
 
     def info(self) -> MeshInfo:
         """Return what it says of itself.
