@@ -15,7 +15,7 @@ from mesh.rds.v1 import rds_pb2
 from mesh.rpc.v1 import rpc_pb2
 from mesh.rpc.v1.content_pb2 import ReplyContent
 from syftmesh.card import parse_card
-from syftmesh.dataset import AsyncDatasets, resolved
+from syftmesh.dataset import AsyncDatasets, mock_digest, resolved
 from syftmesh.job import AsyncJob
 from syftmesh.job_desk import AsyncJobs
 from syftmesh.portal import Portal
@@ -23,12 +23,14 @@ from syftmesh.site_dataset import AsyncSiteDatasets, _rules
 from syftmesh.submission import Submission, SubmissionLog
 from syftmesh_client.call import CallResult
 from syftmesh_client.files import Change, ChangeKind, Cursor
+from syftmesh_client.problem import problem_content
 from syftmesh_core.errors import (
     DeadlineExceeded,
     IntegrityFailure,
     InvalidInput,
     LimitExceeded,
     NotFound,
+    Unavailable,
     Unimplemented,
     WrongState,
 )
@@ -319,3 +321,207 @@ def test_the_public_names_are_all_there():
     assert [name for name in syftmesh.__all__ if not hasattr(syftmesh, name)] == []
     assert set(syftmesh.__all__) <= set(dir(syftmesh))
     assert Path(syftmesh.__file__).with_name("py.typed").is_file()
+
+
+REFUSED = problem_content(NotFound("not yours", reason="DATASET_UNKNOWN"))
+COMPLETED = rpc_pb2.CALL_STATE_COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("result", "state", "reason"),
+    [
+        (CallResult(rpc_pb2.CALL_STATE_PENDING), "submitted", ""),
+        (CallResult(rpc_pb2.CALL_STATE_DELIVERED), "submitted", ""),
+        (CallResult(COMPLETED, REFUSED), "rejected", "DATASET_UNKNOWN"),
+        (
+            CallResult(COMPLETED, ReplyContent(status=200, body=status("IN_REVIEW").SerializeToString())),
+            "in_review",
+            "",
+        ),
+        (CallResult(rpc_pb2.CALL_STATE_EXPIRED), "expired", ""),
+        (CallResult(rpc_pb2.CALL_STATE_FAILED, failure_reason="SEAL_INVALID"), "rejected", "SEAL_INVALID"),
+        (CallResult(rpc_pb2.CALL_STATE_FAILED), "rejected", "CALL_FAILED"),
+    ],
+)
+async def test_what_became_of_a_submission_is_told_from_its_call(
+    result: CallResult, state: str, reason: str
+) -> None:
+    found = node(Files())
+    found.calls.result = result
+    job = await job_of(found, "call").look()
+    assert (job.state, job.end_reason) == (state, reason)
+    if state == "submitted":
+        await job.refresh()
+        assert found.calls.asked == [], "a site that has not taken the submission is not asked about it"
+
+
+async def test_a_submission_that_is_refused_later_ends_the_wait_though_the_site_writes_nothing() -> None:
+    found = node(Files())
+
+    async def wait(call_id: str, timeout_s: float, *, site: str | None = None) -> ReplyContent:
+        found.calls.result = CallResult(COMPLETED, REFUSED)
+        raise NotFound("not yours", reason="DATASET_UNKNOWN")
+
+    found.calls.wait = wait
+    job = await job_of(found, "call").wait(timeout_s=5)
+    assert (job.state, job.end_reason, job.message) == ("rejected", "DATASET_UNKNOWN", "not yours")
+
+
+async def test_what_the_site_writes_counts_more_than_the_answer_to_the_submission() -> None:
+    files = Files(later=[(STATUS, written(status("WITHHELD")))])
+    found = node(files, status("IN_REVIEW"))
+    answered = ReplyContent(status=200, body=status("IN_REVIEW").SerializeToString())
+    found.calls.result = CallResult(rpc_pb2.CALL_STATE_PENDING)
+    job = job_of(found, "call")
+
+    async def wait(call_id: str, timeout_s: float, *, site: str | None = None) -> ReplyContent:
+        found.calls.result = CallResult(COMPLETED, answered)
+        return answered
+
+    found.calls.wait = wait
+    assert (await job.wait(timeout_s=5)).state == "withheld"
+
+
+async def test_nobody_but_the_owner_speaks_for_a_site() -> None:
+    folder = f"{SITE}/app_data/rds/datasets/people"
+    card = written(rds_pb2.Dataset(name="people", site=SITE))
+    files = Files(
+        {f"{folder}/card.json": card, STATUS: written(status("RELEASED")), f"{BASE}/x.csv": b"a\n1\n"}
+    )
+    found, eve = node(files), "eve@evil.example"
+    files.authors = dict.fromkeys(files.content, eve)
+    for reading in (
+        AsyncDatasets(found).get(f"{SITE}/people"),
+        job_of(found).refresh(),
+        job_of(found).results.read("x.csv"),
+    ):
+        with pytest.raises(IntegrityFailure) as foreign:
+            await reading
+        assert foreign.value.reason == "AUTHOR_NOT_ALLOWED"
+    assert await AsyncDatasets(found).list() == []
+
+
+async def test_one_damaged_status_hides_no_other_job(tmp_path: Path) -> None:
+    other = JOB.replace("8057", "8058")
+    lie = f"{SITE}/app_data/rds/results/{ME}/{other}/status.json"
+    found = node(Files({STATUS: written(status("REJECTED")), lie: b"{", f"{lie}x/status.json": b"{}"}))
+    desk = AsyncJobs(found, AsyncDatasets(found), SubmissionLog(tmp_path))
+    assert [(job.id, job.state) for job in await desk.list()] == [(JOB, "rejected")]
+    assert (await desk.get(JOB)).state == "rejected", "of another device of the same person"
+
+
+@pytest.mark.parametrize("job_id", ["", "../x", "x/y", JOB.upper(), JOB + "0"])
+async def test_what_is_no_id_of_a_job_is_unknown(tmp_path: Path, job_id: str) -> None:
+    found = node(Files())
+    desk = AsyncJobs(found, AsyncDatasets(found), SubmissionLog(tmp_path))
+    for site in (None, SITE):
+        with pytest.raises(NotFound) as unknown:
+            await desk.get(job_id, site=site)
+        assert unknown.value.reason == "JOB_UNKNOWN"
+    assert found.calls.asked == []
+
+
+def desk_of(found: Any, folder: Path) -> tuple[AsyncJobs, SubmissionLog, Path]:
+    (folder / "a.py").write_text("print(1)")
+    log = SubmissionLog(folder)
+    return AsyncJobs(found, AsyncDatasets(found), log), log, folder / "a.py"
+
+
+CARD = parse_card(written(rds_pb2.Dataset(name="people", site=SITE)), SITE, "people")
+
+
+async def test_a_refused_submission_is_forgotten_and_a_waiting_one_kept(tmp_path: Path) -> None:
+    found = node(Files(), WrongState("changed", reason="DATASET_CHANGED"))
+    desk, log, code = desk_of(found, tmp_path)
+    with pytest.raises(WrongState):
+        await desk.submit(code, datasets=[CARD], purpose="why")
+    assert log.list() == []
+    found.calls.answer = DeadlineExceeded("not yet")
+    job = await desk.submit(code, datasets=[CARD], purpose="why")
+    assert [(known.id, known.call_id) for known in log.list()] == [(job.id, "call")]
+
+
+async def test_a_hub_that_goes_away_after_it_took_a_submission_does_not_make_people_submit_twice(
+    tmp_path: Path,
+) -> None:
+    found = node(Files(), Unavailable("away"))
+    desk, log, code = desk_of(found, tmp_path)
+    assert (await desk.submit(code, datasets=[CARD], purpose="why")).state == "submitted"
+    found.calls.result = CallResult(rpc_pb2.CALL_STATE_FAILED)
+    with pytest.raises(Unavailable):
+        await desk.submit(code, datasets=[CARD], purpose="why")
+    assert len(log.list()) == 1
+
+
+async def test_a_submission_that_no_call_can_carry_says_what_to_do(tmp_path: Path) -> None:
+    found = node(Files())
+    desk, log, code = desk_of(found, tmp_path)
+
+    async def send(url: str, request: Any, *, expires_s: float) -> str:
+        raise LimitExceeded("too large", reason="BODY_TOO_LARGE")
+
+    found.calls.send = send
+    with pytest.raises(LimitExceeded) as large:
+        await desk.submit(code, datasets=[CARD], parameters={"x": "y" * 60_000}, purpose="why")
+    assert (large.value.reason, bool(large.value.hint)) == ("CODE_TOO_LARGE", True)
+    assert log.list() == []
+
+
+async def test_asking_with_an_own_id_sends_that_id(tmp_path: Path) -> None:
+    found = node(Files(), DeadlineExceeded("not yet"))
+    desk, _, code = desk_of(found, tmp_path)
+    assert (await desk.submit(code, datasets=[CARD], purpose="why", job_id=JOB)).id == JOB
+    for bad in ("7", JOB.upper()):
+        with pytest.raises(InvalidInput) as invalid:
+            await desk.submit(code, datasets=[CARD], purpose="why", job_id=bad)
+        assert invalid.value.reason == "JOB_INVALID"
+    with pytest.raises(InvalidInput):
+        await desk.submit(code, datasets=[CARD])
+    with pytest.raises(InvalidInput):
+        await desk.submit(code, datasets=[CARD, CARD], purpose="why")
+    assert len(found.calls.sent) == 1
+
+
+async def test_a_mock_of_another_version_than_its_card_is_not_used(tmp_path: Path) -> None:
+    folder = f"{SITE}/app_data/rds/datasets/people"
+    mock = {"a.csv": b"x\n1\n", "b/c.csv": b"y\n2\n"}
+    card = written(rds_pb2.Dataset(name="people", site=SITE, mock_digest=mock_digest(mock)))
+    files = Files({f"{folder}/card.json": card, **{f"{folder}/mock/{name}": mock[name] for name in mock}})
+    found = await AsyncDatasets(node(files)).get(f"{SITE}/people")
+    target = await found.mock.download(tmp_path / "mock")
+    assert (target / "b/c.csv").read_bytes() == b"y\n2\n"
+    with pytest.raises(InvalidInput) as several:
+        await found.mock.dataframe()
+    assert several.value.reason == "FILE_AMBIGUOUS"
+    del files.content[f"{folder}/mock/b/c.csv"]
+    with pytest.raises(IntegrityFailure) as changed:
+        await found.mock.download(tmp_path / "other")
+    assert changed.value.reason == "MOCK_CHANGED"
+    assert not (tmp_path / "other").exists()
+
+
+async def test_lineage_is_beside_the_results(tmp_path: Path) -> None:
+    files = Files({f"{BASE}/{name}": b"{}" for name in ("status.json", "lineage.json", "counts.json")})
+    results = job_of(node(files)).results
+    assert await results.files() == ["counts.json"]
+    assert await results.lineage() == {}
+    target = await results.download(tmp_path / "out")
+    assert sorted(path.name for path in target.iterdir()) == ["counts.json", "lineage.json"]
+    files.content[f"{BASE}/lineage.json"] = b"[" * 100_000
+    with pytest.raises(IntegrityFailure):
+        await results.lineage()
+
+
+async def test_the_html_of_a_job_carries_no_markup_of_its_site() -> None:
+    files = Files({STATUS: written(status("REJECTED", message="<img src=x onerror=alert(1)>"))})
+    job = await job_of(node(files)).refresh()
+    assert "<img" not in job._repr_html_()
+    assert "&lt;img" in job._repr_html_()
+
+
+async def test_a_deeply_nested_document_is_refused_like_any_other() -> None:
+    deep = b'{"tables":' * 50_000
+    with pytest.raises(IntegrityFailure):
+        parse_card(deep, SITE, "people")
+    with pytest.raises(IntegrityFailure):
+        await job_of(node(Files({STATUS: b"[" * 200_000}))).refresh()

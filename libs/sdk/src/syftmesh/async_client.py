@@ -77,6 +77,14 @@ class AsyncClient:
         """
         if self._node is not None or self._is_closed:
             raise WrongState("A client is opened once: connect again.", reason="CLIENT_CLOSED")
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def _open(self) -> None:
         login = node_login(self._state, self._server)
         opening = open_node(self._profile.folder, self._server, login=login, traffic=self.traffic)
         node = self._node = await self._stack.enter_async_context(opening)
@@ -91,12 +99,13 @@ class AsyncClient:
         self.keys = AsyncKeys(node)
         self.site = AsyncSite(node, self._state, self.datasets)
         self._stack.push_async_callback(self.site.close)
-        return self
 
     async def close(self) -> None:
         """Close all connections; safe to call again."""
         self._is_closed = True
         await self._stack.aclose()
+        for part in _PARTS:
+            self.__dict__.pop(part, None)
 
     def __getattr__(self, name: str) -> NoReturn:
         # Only what `open` sets, and what does not exist, is looked for here.

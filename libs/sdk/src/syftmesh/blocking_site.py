@@ -10,7 +10,7 @@ from typing import Any
 from syftmesh_core.job import JobState
 
 from syftmesh.blocking_data import Dataset
-from syftmesh.card import DatasetCard
+from syftmesh.card import DatasetCard, DatasetPolicy
 from syftmesh.portal import Portal
 from syftmesh.site import AsyncSite, ProbeReport, SiteStatus
 from syftmesh.site_audit import AsyncAudit, AuditEntry, AuditState
@@ -35,7 +35,7 @@ class SiteDatasets:
         readme: str = "",
         tags: Sequence[str] = (),
         audience: Sequence[str] = (),
-        policy: Mapping[str, Any] | None = None,
+        policy: DatasetPolicy | Mapping[str, Any] | None = None,
     ) -> Dataset:
         """See `AsyncSiteDatasets.create`."""
         creating = self._datasets.create(

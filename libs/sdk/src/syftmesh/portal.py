@@ -94,6 +94,9 @@ class _Work:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
+        if _is_on(self._loop):
+            work.close()
+            raise WrongState("A blocking client cannot be used on its own loop.", reason="CLIENT_CLOSED")
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         begun: list[asyncio.Task[T]] = []
 
@@ -105,18 +108,18 @@ class _Work:
             task.add_done_callback(lambda ended: _settle(ended, outcome))
 
         def cancel() -> None:
-            for task in begun:
-                task.cancel()
+            # Comes after `begin`, or that never was.
+            if begun:
+                begun[0].cancel()
+            else:
+                work.close()
+                outcome.set_exception(_ended())
 
         try:
             self._schedule(begin)
-        except WrongState:
-            work.close()
-            raise
-        try:
             return outcome.result()
         except BaseException:
-            if not outcome.done():  # this thread was interrupted, not the work
+            if not outcome.done():  # this thread was interrupted or refused, the work did not end
                 self._loop.call_soon_threadsafe(cancel)
                 concurrent.futures.wait([outcome], timeout=_CANCEL_S)
             raise
@@ -142,8 +145,6 @@ class _Work:
             await self.last()
 
     def _schedule(self, step: Callable[[], None]) -> None:
-        if _is_on(self._loop):
-            raise WrongState("A blocking client cannot be used on its own loop.", reason="CLIENT_CLOSED")
         with self._guard:
             if not self._is_open:
                 raise WrongState("The client is closed: connect again.", reason="CLIENT_CLOSED")
@@ -168,11 +169,15 @@ def _is_on(loop: asyncio.AbstractEventLoop) -> bool:
 
 def _settle(ended: asyncio.Task[T], outcome: concurrent.futures.Future[T]) -> None:
     if ended.cancelled():
-        outcome.set_exception(Cancelled("The call was ended before it had an answer."))
+        outcome.set_exception(_ended())
     elif (failure := ended.exception()) is not None:
         outcome.set_exception(failure)
     else:
         outcome.set_result(ended.result())
+
+
+def _ended() -> Cancelled:
+    return Cancelled("The call was ended before it had an answer.")
 
 
 def _handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from syftmesh_core.path import RULES_FILE
 from syftmesh_core.principal import normalise_principal
 from syftmesh_core.quote import quoted
 
-from syftmesh.card import CARD_FILE, DatasetCard, card_of
+from syftmesh.card import CARD_FILE, DatasetCard, DatasetPolicy, card_of
 from syftmesh.dataset import AsyncDataset, AsyncDatasets
 from syftmesh.site_socket import TIMEOUT_S, SiteSockets
 
@@ -63,7 +64,7 @@ class AsyncSiteDatasets:
         readme: str = "",
         tags: Sequence[str] = (),
         audience: Sequence[str] = (),
-        policy: Mapping[str, Any] | None = None,
+        policy: DatasetPolicy | Mapping[str, Any] | None = None,
     ) -> AsyncDataset:
         """Register data of this machine and return the dataset once its card is published.
 
@@ -75,7 +76,7 @@ class AsyncSiteDatasets:
             readme: Markdown.
             tags: Free words.
             audience: E-mails that may read card and mock, or ``*``.
-            policy: min_cell, max_result_bytes, required_reviewers, identifier_columns, wall_seconds.
+            policy: What the owner demands, or a mapping with some of the names in `DatasetPolicy`.
 
         Raises:
             InvalidInput: DATASET_INVALID, POLICY_INVALID, PRINCIPAL_INVALID.
@@ -210,11 +211,11 @@ def _rules(readers: Sequence[str]) -> bytes:
     return f'rules:\n  - pattern: "**"\n    access:\n      read: [{entries}]\n'.encode()
 
 
-def _policy(policy: Mapping[str, Any]) -> rds_pb2.DatasetPolicy:
+def _policy(policy: DatasetPolicy | Mapping[str, Any]) -> rds_pb2.DatasetPolicy:
     try:
-        return rds_pb2.DatasetPolicy(**policy)
+        return rds_pb2.DatasetPolicy(**(asdict(policy) if isinstance(policy, DatasetPolicy) else policy))
     except (TypeError, ValueError) as error:
         names = ", ".join(field.name for field in rds_pb2.DatasetPolicy.DESCRIPTOR.fields)
         raise InvalidInput(
-            f"The policy {quoted(str(dict(policy)))} is none; it may set {names}.", reason="POLICY_INVALID"
+            f"The policy {quoted(str(policy))} is none; it may set {names}.", reason="POLICY_INVALID"
         ) from error
