@@ -536,6 +536,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """What the site says of a job is damaged: ask its owner."""
     ERROR_REASON_LINEAGE_INVALID: _ErrorReason.ValueType  # 745
     """The lineage of results is damaged: ask the site's owner to release them again."""
+    ERROR_REASON_DATASET_MISSING: _ErrorReason.ValueType  # 746
+    """A job names no dataset: name one."""
     ERROR_REASON_SETTING_INVALID: _ErrorReason.ValueType  # 800
     """==== 800-899: State folders, settings, processes and the embedded mesh.
 
@@ -1173,6 +1175,8 @@ ERROR_REASON_STATUS_INVALID: ErrorReason.ValueType  # 744
 """What the site says of a job is damaged: ask its owner."""
 ERROR_REASON_LINEAGE_INVALID: ErrorReason.ValueType  # 745
 """The lineage of results is damaged: ask the site's owner to release them again."""
+ERROR_REASON_DATASET_MISSING: ErrorReason.ValueType  # 746
+"""A job names no dataset: name one."""
 ERROR_REASON_SETTING_INVALID: ErrorReason.ValueType  # 800
 """==== 800-899: State folders, settings, processes and the embedded mesh.
 
