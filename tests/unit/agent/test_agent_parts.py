@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from mesh.agent.v1 import agent_service_pb2 as pb
 from mesh.rpc.v1.content_pb2 import RequestContent
-from syftmesh_agent.adapters.traffic_ledger import TrafficLedger
 from syftmesh_agent.app import build, listen_address
 from syftmesh_agent.consumers import UnknownApp
-from syftmesh_agent.domain.status import AgentStatus, total_sent
+from syftmesh_agent.domain.status import AgentStatus
 from syftmesh_agent.servicer import PUBLIC_METHODS, AgentServicer
 from syftmesh_agent.settings import AgentSettings
 from syftmesh_client.incoming import IncomingCall, Transaction
 from syftmesh_client.node import read_private
+from syftmesh_client.traffic import Traffic, TrafficKind
+from syftmesh_client.traffic_ledger import TrafficLedger
 from syftmesh_core.errors import InvalidInput, NotFound, Unavailable, WrongState
 from syftmesh_kit.settings import load_settings
 from syftmesh_kit.testing import FakeClock
@@ -24,16 +25,18 @@ from syftmesh_kit.testing import FakeClock
 
 def test_counters_add_up_over_restarts_and_never_fall():
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    lock = threading.RLock()
-    ledger = TrafficLedger(connection, lock)
-    assert ledger.read() == {}
-    ledger.write(total_sent(ledger.read(), {"message": 10, "object": 0}))
-    again = TrafficLedger(connection, lock)
-    totals = total_sent(again.read(), {"message": 5, "object": 7})
-    again.write(totals)
-    assert again.read() == totals == {"message": 15, "object": 7}
-    again.write({"message": 1})
-    assert again.read()["message"] == 15
+    lock, first, second = threading.RLock(), Traffic(), Traffic()
+    ledger = TrafficLedger(connection, lock, first)
+    assert ledger.totals() == {"message": 0, "object": 0}
+    first.add_sent(TrafficKind.MESSAGE, 10)
+    ledger.save()
+    again = TrafficLedger(connection, lock, second)
+    second.add_sent(TrafficKind.MESSAGE, 5)
+    second.add_sent(TrafficKind.OBJECT, 7)
+    assert again.totals() == {"message": 15, "object": 7}
+    again.save()
+    ledger.save()  # of an earlier run that ends late
+    assert TrafficLedger(connection, lock, Traffic()).totals() == {"message": 15, "object": 7}
     connection.close()
 
 

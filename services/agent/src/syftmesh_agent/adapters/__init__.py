@@ -1,1 +1,0 @@
-"""Adapters of the agent, one technology per module."""
