@@ -220,6 +220,13 @@ def test_logging_in_says_what_is_wrong(mesh: Any, tmp_path: Path) -> None:
     with pytest.raises(MeshError) as foreign:
         syftmesh.login(mesh.server, email="new@sdk.example", state=tmp_path)
     assert foreign.value.reason == "NOT_LOGGED_IN"
+    # The account was made before the login failed: its phrase waits for the login that works, and for no other.
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub/local.token").write_bytes((mesh.state / "hub/local.token").read_bytes())
+    finished = syftmesh.login(mesh.server, email="new@sdk.example", state=tmp_path)
+    assert finished.phrase is not None
+    assert len(finished.phrase) == 24
+    assert syftmesh.login(mesh.server, email="new@sdk.example", state=tmp_path).phrase is None
     with pytest.raises(NotFound) as nobody:
         syftmesh.connect(mesh.server, state=tmp_path / "other")
     assert nobody.value.reason == "PROFILE_MISSING"

@@ -15,6 +15,7 @@ from syftmesh_client.profile import (
     default_state,
     embedded_server,
     node_login,
+    write_private,
 )
 from syftmesh_client.site import open_account
 from syftmesh_client.wellknown import discover
@@ -27,6 +28,7 @@ from syftmesh.portal import Portal
 
 SERVER_VARIABLE: Final = "SYFTMESH_SERVER"
 DEFAULT_SERVER: Final = "http://127.0.0.1:8080"
+_PHRASE_FILE: Final = "recovery-phrase.pending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class LoginResult:
         email: Who.
         server: Where.
         created: Whether the account was made now.
-        phrase: The recovery phrase of a new account, 24 words, kept nowhere; None when it is in a file.
+        phrase: The recovery phrase of a new account, 24 words, kept nowhere from now on; None when it is in a
+            file. A login that was cut off after it had made the account leaves it to the next one.
     """
 
     email: str
@@ -129,9 +132,13 @@ async def login_async(
     tokens = None if token_file is None else Path(token_file)
     phrase: list[tuple[str, ...]] = []
 
+    pending = profile.folder / _PHRASE_FILE
+
     def keep(words: tuple[str, ...]) -> None:
         if recovery_out is not None:
             _write_phrase(Path(recovery_out), words)
+        else:
+            write_private(pending, " ".join(words).encode())
         phrase.append(words)
 
     try:
@@ -144,8 +151,17 @@ async def login_async(
         raise
     with suppress(WrongState):  # another program may note itself at the same moment
         store.note_used(profile)
-    shown = phrase[0] if phrase and recovery_out is None else None
-    return LoginResult(name, address, created, shown)
+    return LoginResult(name, address, created, _taken(pending))
+
+
+def _taken(pending: Path) -> tuple[str, ...] | None:
+    """Return the phrase that waits to be shown, for the last time; also that of a login that was cut off."""
+    try:
+        words = tuple(pending.read_text("ascii").split())
+    except FileNotFoundError:
+        return None
+    pending.unlink()
+    return words
 
 
 def _known(store: ProfileStore, email: str) -> Profile | None:

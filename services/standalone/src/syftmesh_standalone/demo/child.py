@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -11,13 +10,13 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
-import psutil
-from syftmesh_core.errors import Internal, Unavailable
+from syftmesh_core.errors import Internal, NotFound, Unavailable
+from syftmesh_kit.native import seaweed_address
 from syftmesh_kit.process import ChildProcess, free_ports
-from syftmesh_kit.s3 import S3Config, S3ObjectStore
+from syftmesh_kit.s3 import S3ObjectStore
 
 from syftmesh_standalone.demo.step import Tell
 from syftmesh_standalone.info import MeshInfo, read_info
@@ -31,7 +30,6 @@ _STARTS: Final = 3
 _QUICK_S: Final = 20.0
 """A start that fails later than this has another cause than a port."""
 _INHERITED: Final = ("PYTHONPATH", "TMPDIR", "XDG_RUNTIME_DIR", "LANG", "LC_ALL", "TZ")
-_S3_PORT: Final = "-s3.port="
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +157,10 @@ class DemoMesh:
         Raises:
             Unavailable: MESH_AWAY: it is being started again.
         """
-        pid = self.info().children.get("seaweedfs", 0)
         try:
-            arguments = psutil.Process(pid).cmdline() if pid else []
-            port = next(part.removeprefix(_S3_PORT) for part in arguments if part.startswith(_S3_PORT))
-            config: Any = json.loads((self._hub / "s3/s3.json").read_bytes())
-            keys = config["identities"][0]["credentials"][0]
-        except (psutil.Error, StopIteration, OSError, ValueError, KeyError, IndexError) as error:
+            return S3ObjectStore(seaweed_address(self._hub / "s3"))
+        except NotFound as error:
             raise Unavailable("the object store is being started", reason="MESH_AWAY") from error
-        return S3ObjectStore(S3Config(f"http://{LOOPBACK}:{port}", keys["accessKey"], keys["secretKey"]))
 
     async def _is_ready(self) -> bool:
         found = await asyncio.to_thread(read_info, self._hub)
