@@ -15,6 +15,7 @@ from mesh.rds.v1 import rds_pb2
 from mesh.rpc.v1 import rpc_pb2
 from mesh.rpc.v1.content_pb2 import ReplyContent
 from syftmesh.card import parse_card
+from syftmesh.convert import state_of, state_value
 from syftmesh.dataset import AsyncDatasets, mock_digest, resolved
 from syftmesh.job import AsyncJob
 from syftmesh.job_desk import AsyncJobs
@@ -525,3 +526,30 @@ async def test_a_deeply_nested_document_is_refused_like_any_other() -> None:
         parse_card(deep, SITE, "people")
     with pytest.raises(IntegrityFailure):
         await job_of(node(Files({STATUS: b"[" * 200_000}))).refresh()
+
+
+async def test_a_hub_that_is_away_when_the_status_changes_does_not_end_the_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("syftmesh.job._PAUSE_S", 0.0)
+    files = Files({STATUS: written(status("RUNNING"))}, [(STATUS, written(status("RELEASED")))])
+    reads, read = [0], files.read
+
+    async def away_for_a_moment(path: str) -> Any:
+        reads[0] += 1
+        if 2 <= reads[0] <= 3:
+            raise Unavailable("away")
+        return await read(path)
+
+    monkeypatch.setattr(files, "read", away_for_a_moment)
+    assert (await job_of(node(files)).wait(timeout_s=5)).state == "released"
+    assert reads == [4]
+
+
+def test_every_state_of_the_protocol_has_its_name_and_no_other() -> None:
+    for state in JobState:
+        assert state_of(state_value(state)) is state
+    for value in (0, 99, -1):
+        with pytest.raises(IntegrityFailure):
+            state_of(value)
+    assert len(rds_pb2.JobState.values()) == len(JobState) + 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from syftmesh.dataset import AsyncDataset
     from syftmesh.job import AsyncJob
     from syftmesh.mock_run import MockRun
-    from syftmesh.site_job import ReviewJob
+    from syftmesh.review import ReviewJob
 
 __all__ = [
     "AsyncClient",
@@ -48,7 +48,7 @@ _HOMES = {
     "JobState": "syftmesh_core.job",
     "LoginResult": "syftmesh.connection",
     "MockRun": "syftmesh.mock_run",
-    "ReviewJob": "syftmesh.site_job",
+    "ReviewJob": "syftmesh.review",
     "connect": "syftmesh.connection",
     "connect_async": "syftmesh.connection",
     "login": "syftmesh.connection",

@@ -12,10 +12,11 @@ from syftmesh_core.job import JobState
 from syftmesh.blocking_data import Dataset
 from syftmesh.card import DatasetCard, DatasetPolicy
 from syftmesh.portal import Portal
+from syftmesh.review import ReviewJob
 from syftmesh.site import AsyncSite, ProbeReport, SiteStatus
 from syftmesh.site_audit import AsyncAudit, AuditEntry, AuditState
 from syftmesh.site_dataset import GENERATE, AsyncSiteDatasets
-from syftmesh.site_job import AsyncSiteJobs, Release, ReviewJob
+from syftmesh.site_job import AsyncSiteJobs, Release
 
 
 class SiteDatasets:

@@ -160,9 +160,17 @@ class AsyncJob:
         path = f"{self._folder}/{STATUS_FILE}"
         async for change in self._node.files.watch([self._folder]):
             if change.kind is ChangeKind.UPDATED and change.path == path:
-                self._status = await read_status(self._node, self.site, self.id) or self._status
+                self._status = await self._read_steadily() or self._status
                 if self.is_settled:
                     return
+
+    async def _read_steadily(self) -> JobStatus | None:
+        # The feed tells of a change once: a hub that goes away right then must not make it missed.
+        while True:
+            try:
+                return await read_status(self._node, self.site, self.id)
+            except Unavailable:
+                await asyncio.sleep(_PAUSE_S)
 
     async def _await_answer(self) -> None:
         while True:

@@ -17,14 +17,13 @@ from syftmesh_core.job import JobState
 from syftmesh_core.layout import RESULTS_FOLDER
 from syftmesh_core.quote import quoted
 
+from syftmesh.convert import state_of
 from syftmesh.provenance import MAX_DOCUMENT_BYTES, read_of_owner
 from syftmesh.submission import Submission
 
 STATUS_FILE: Final = "status.json"
 ASK_S: Final = 2.0
 """How long a site that may be offline is asked, in seconds."""
-
-_PREFIX: Final = "JOB_STATE_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +132,9 @@ def parse_status(data: bytes, job_id: str) -> JobStatus:
 
 
 def _checked(message: rds_pb2.JobStatus, job_id: str) -> JobStatus:
-    if message.job_id != job_id or message.state not in rds_pb2.JobState.values()[1:]:
+    if message.job_id != job_id:
         raise _invalid(job_id)
-    state = JobState(rds_pb2.JobState.Name(message.state).removeprefix(_PREFIX).lower())
-    return JobStatus(state, message.end_reason, message.message, tuple(message.released))
+    return JobStatus(state_of(message.state), message.end_reason, message.message, tuple(message.released))
 
 
 def _invalid(job_id: str) -> IntegrityFailure:

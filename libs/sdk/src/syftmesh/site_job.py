@@ -3,127 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from mesh.common.v1 import common_pb2
 from mesh.rds.v1 import rds_pb2
 from mesh.rds.v1 import rds_service_pb2 as pb
 from syftmesh_client.node import Node
-from syftmesh_core.approval import (
-    APPROVAL_KIND,
-    RELEASE_KIND,
-    DatasetVersion,
-    Recipient,
-    ReleasedFile,
-    ReleaseTerms,
-)
+from syftmesh_core.approval import APPROVAL_KIND, RELEASE_KIND, Recipient, ReleasedFile, ReleaseTerms
 from syftmesh_core.enc import Reader
-from syftmesh_core.errors import IntegrityFailure, InvalidInput, NotFound, Unimplemented, WrongState
+from syftmesh_core.errors import IntegrityFailure, NotFound, Unimplemented, WrongState
 from syftmesh_core.job import JobState
 from syftmesh_core.principal import normalise_principal
 from syftmesh_core.quote import quoted
 from syftmesh_core.statement import Statement, sign_statement
 
+from syftmesh.convert import state_value
+from syftmesh.review import Finding, Output, ReviewJob, review_job
 from syftmesh.site_socket import TIMEOUT_S, SiteSockets
+
+__all__ = ["AsyncSiteJobs", "Finding", "Output", "Release", "ReviewJob"]
 
 LOGS: Final = "logs/"
 _WITHHELD: Final = "The owner keeps the results."
 _RELEASE_S: Final = 120.0
 _PAGE: Final = 1000
-_PREFIX: Final = "JOB_STATE_"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that review or gate found.
-
-    Attributes:
-        severity: info, warning or block.
-        rule: Constant such as IMPORT_NETWORK or SMALL_CELL.
-        file: Where.
-        line: Line or row from 1; 0 for the whole file.
-        cell: Column, for tables.
-        text: What, without private values.
-    """
-
-    severity: str
-    rule: str
-    file: str
-    line: int
-    cell: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """One file that a run left: name, size, SHA-256 (hex), what the gate found, whether it has left."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-    findings: tuple[Finding, ...]
-    released: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ReviewJob:
-    """A job as its reviewer sees it.
-
-    Attributes:
-        id: UUIDv7 that the submitter made.
-        site: The own site.
-        state: Where it is.
-        end_reason: Why it is over; empty while there is none.
-        message: The state in words.
-        submitter: Who asks.
-        submitter_root: The submitter's account root when it arrived, 32 bytes.
-        project: Label.
-        purpose: What for.
-        datasets: Versions that it is bound to.
-        code_digest: SHA-256 of the code archive, hex.
-        entrypoint: Script.
-        parameters: For the code.
-        runtime_digest: Runtime that will run it, hex.
-        recipients: Who gets results.
-        findings: Of the static review of the code.
-        outputs: What the run left.
-        exit_code: Of the program, None before it ended by itself.
-        created_ms: When it arrived, Unix milliseconds.
-        updated_ms: When the state changed last.
-        expires_ms: When it expires undecided.
-        approval_terms_json: Exactly what an approval of it signs.
-    """
-
-    id: str
-    site: str
-    state: JobState
-    end_reason: str
-    message: str
-    submitter: str
-    submitter_root: bytes = field(repr=False)
-    project: str
-    purpose: str
-    datasets: tuple[DatasetVersion, ...]
-    code_digest: str
-    entrypoint: str
-    parameters: Mapping[str, Any]
-    runtime_digest: str
-    recipients: tuple[str, ...]
-    findings: tuple[Finding, ...]
-    outputs: tuple[Output, ...]
-    exit_code: int | None
-    created_ms: int
-    updated_ms: int
-    expires_ms: int
-    approval_terms_json: str = field(default="", repr=False)
-
-    @property
-    def released(self) -> tuple[str, ...]:
-        """Names of the outputs that have left the site."""
-        return tuple(output.name for output in self.outputs if output.released)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +57,7 @@ class AsyncSiteJobs:
         Raises:
             InvalidInput: STATE_INVALID.
         """
-        wanted = [_state_value(state) for state in states]
+        wanted = [state_value(state) for state in states]
         found: list[ReviewJob] = []
         token = ""
         while True:
@@ -267,30 +173,7 @@ class AsyncSiteJobs:
         return common_pb2.SignedStatement(statement=reader.raw(), signature=reader.raw())
 
     def _job(self, message: rds_pb2.Job, terms: str = "") -> ReviewJob:
-        return ReviewJob(
-            id=message.job_id,
-            site=self._node.principal,
-            state=JobState(rds_pb2.JobState.Name(message.state).removeprefix(_PREFIX).lower()),
-            end_reason=message.end_reason,
-            message=message.message,
-            submitter=message.submitter,
-            submitter_root=message.submitter_root,
-            project=message.project,
-            purpose=message.purpose,
-            datasets=tuple(DatasetVersion(d.name, d.digest) for d in message.datasets),
-            code_digest=message.code_digest,
-            entrypoint=message.entrypoint,
-            parameters=json.loads(message.parameters_json or "{}"),
-            runtime_digest=message.runtime_digest,
-            recipients=tuple(message.recipients),
-            findings=tuple(_finding(finding) for finding in message.findings),
-            outputs=tuple(_output(output) for output in message.outputs),
-            exit_code=message.exit_code if message.HasField("exit_code") else None,
-            created_ms=message.created_unix_ms,
-            updated_ms=message.updated_unix_ms,
-            expires_ms=message.expires_unix_ms,
-            approval_terms_json=terms,
-        )
+        return review_job(message, self._node.principal, terms)
 
 
 def _chosen(job: ReviewJob, files: Sequence[str] | None) -> tuple[ReleasedFile, ...]:
@@ -306,23 +189,3 @@ def _chosen(job: ReviewJob, files: Sequence[str] | None) -> tuple[ReleasedFile, 
             hint=f"syftmesh job show {job.id}",
         )
     return tuple(ReleasedFile(name, by_name[name].sha256) for name in names)
-
-
-def _finding(message: rds_pb2.Finding) -> Finding:
-    return Finding(message.severity, message.rule, message.file, message.line, message.cell, message.text)
-
-
-def _output(message: rds_pb2.Output) -> Output:
-    findings = tuple(_finding(finding) for finding in message.findings)
-    return Output(message.name, message.size_bytes, message.sha256, findings, message.released)
-
-
-def _state_value(state: JobState | str) -> rds_pb2.JobState.ValueType:
-    try:
-        return rds_pb2.JobState.Value(f"{_PREFIX}{JobState(state).value.upper()}")
-    except ValueError as error:
-        raise InvalidInput(
-            f"{quoted(str(state))} is no state of a job; there are {', '.join(JobState)}.",
-            reason="STATE_INVALID",
-            metadata={"state": quoted(str(state))},
-        ) from error
