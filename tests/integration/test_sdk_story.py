@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +29,7 @@ from syftmesh.errors import (
     MeshError,
     NotFound,
     PermissionDenied,
+    Unavailable,
     WrongState,
 )
 
@@ -55,12 +57,19 @@ class Mesh:
         return syftmesh.connect(self.server, profile=email, state=self.state)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
-def mesh(state: Path, sites: Sequence[str] = ()) -> Iterator[Mesh]:
-    """Run the embedded mesh as a process of its own, on free ports."""
+def mesh(state: Path, sites: Sequence[str] = (), ports: tuple[int, int] = (0, 0)) -> Iterator[Mesh]:
+    """Run the embedded mesh as a process of its own, on these ports (0: a free one)."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     command = [sys.executable, "-m", "syftmesh_standalone", "--state", str(state)]
-    command += ["--http-port", "0", "--grpc-port", "0", *(["--sites", ",".join(sites)] if sites else [])]
+    command += ["--http-port", str(ports[0]), "--grpc-port", str(ports[1])]
+    command += ["--sites", ",".join(sites)] if sites else []
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
     log, info = state.parent / f"{state.name}.log", state / "hub/mesh.json"
     with log.open("ab") as output:
@@ -351,7 +360,8 @@ def test_a_submission_waits_for_an_owner_who_is_offline(tmp_path: Path) -> None:
         with found.connect(EVE) as eve:
             refused = eve.jobs.submit(tmp_path / "main.py", **options)
             assert refused.state == "submitted"
-    (state / "sites").exists() and (state / "sites").rmdir()
+    if (state / "sites").exists():
+        (state / "sites").rmdir()
     (tmp_path / "away").rename(state / "sites")
     with mesh(state, [ALICE]) as found, found.connect(EVE) as eve:
         unread = eve.jobs.get(refused.id).wait(60)
@@ -383,3 +393,29 @@ def test_code_that_no_call_can_carry_is_refused_here(scientist: syftmesh.Client,
         scientist.jobs.submit(tmp_path / "code", datasets=[DATASET], purpose="x")
     assert large.value.reason == "CODE_TOO_LARGE"
     assert not isinstance(large.value, IntegrityFailure)
+
+
+def test_waiting_and_clients_outlive_a_restart_of_the_whole_mesh(tmp_path: Path) -> None:
+    state, ports = tmp_path / "state", (free_port(), free_port())
+    (tmp_path / "main.py").write_text(CODE)
+    private_table().to_csv(tmp_path / "people.csv", index=False)
+    with mesh(state, [ALICE], ports) as found:
+        syftmesh.login(found.server, email=CAROL, state=state)
+        scientist, owner = found.connect(CAROL), found.connect(ALICE)
+        owner.site.datasets.create("people", tmp_path / "people.csv", audience=[CAROL])
+        job = scientist.jobs.submit(
+            tmp_path / "main.py", datasets=[DATASET], parameters={"by": "ward"}, purpose="prevalence"
+        )
+        waiting = threading.Thread(target=job.wait, kwargs={"timeout_s": 120})
+        waiting.start()
+    with scientist, owner, mesh(state, [ALICE], ports):
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                owner.site.jobs.reject(job.id, "not today")
+                break
+            except (Unavailable, NotFound):
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+        waiting.join(60)
+        assert (job.state, job.message) == ("rejected", "not today")

@@ -7,6 +7,7 @@ a loop that was closed is lost for the others.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import threading
 import weakref
@@ -31,9 +32,11 @@ class Portal:
     """
 
     def __init__(self) -> None:
-        self._work = _Work(_loop())
-        # Of the work, not of this object, which the finalizer must not hold.
-        self._finalizer = weakref.finalize(self, self._work.close)
+        self._work = _Work(_thread())
+        # Of the work, not of this object, which the finalizer must not hold; and the garbage collector, which
+        # calls it anywhere, must not wait.
+        self._finalizer = weakref.finalize(self, self._work.close, wait=False)
+        self._finalizer.atexit = False  # type: ignore[misc] - a property that typeshed takes for a slot
 
     @property
     def is_open(self) -> bool:
@@ -80,18 +83,21 @@ class Portal:
 
     def close(self) -> None:
         """Cancel what runs and do what is to be done last; safe to call again, and from any thread."""
-        self._finalizer()
+        self._finalizer.detach()
+        self._work.close(wait=True)
 
 
 class _Work:
     """The tasks of one portal, apart from it so that they do not keep it alive."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, thread: _Thread) -> None:
         self.last: Last | None = None
-        self._loop = loop
+        self._thread = thread
+        self._loop = thread.loop
         self._guard = threading.Lock()
         self._is_open = True
         self._tasks: set[asyncio.Task[Any]] = set()
+        thread.open.add(self)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         if _is_on(self._loop):
@@ -124,15 +130,13 @@ class _Work:
                 concurrent.futures.wait([outcome], timeout=_CANCEL_S)
             raise
 
-    def close(self) -> None:
+    def close(self, *, wait: bool) -> None:
         with self._guard:
             if not self._is_open:
                 return
             self._is_open = False
             ending = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
-        if not _is_on(
-            self._loop
-        ):  # the garbage collector may call from there: the loop cannot wait for itself
+        if wait and not _is_on(self._loop):
             with suppress(concurrent.futures.TimeoutError):
                 ending.result(timeout=_CLOSE_S)
 
@@ -141,8 +145,11 @@ class _Work:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self.last is not None:
-            await self.last()
+        try:
+            if self.last is not None:
+                await self.last()
+        finally:
+            self._thread.open.discard(self)
 
     def _schedule(self, step: Callable[[], None]) -> None:
         with self._guard:
@@ -151,13 +158,24 @@ class _Work:
             self._loop.call_soon_threadsafe(step)
 
 
+class _Thread:
+    """The loop of this process, which runs until the process ends, and the work that is open on it."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(_handle)
+        self.open: set[_Work] = set()
+        threading.Thread(target=self.loop.run_forever, name="syftmesh", daemon=True).start()
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        for work in list(self.open):
+            work.close(wait=True)
+
+
 @cache
-def _loop() -> asyncio.AbstractEventLoop:
-    """Return the loop of this process, which runs until the process ends."""
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(_handle)
-    threading.Thread(target=loop.run_forever, name="syftmesh", daemon=True).start()
-    return loop
+def _thread() -> _Thread:
+    return _Thread()
 
 
 def _is_on(loop: asyncio.AbstractEventLoop) -> bool:
