@@ -36,7 +36,7 @@ class Portal:
         # Of the work, not of this object, which the finalizer must not hold; and the garbage collector, which
         # calls it anywhere, must not wait.
         self._finalizer = weakref.finalize(self, self._work.close, wait=False)
-        self._finalizer.atexit = False  # type: ignore[misc] - a property that typeshed takes for a slot
+        self._finalizer.atexit = False  # type: ignore[misc]  # typeshed lacks its setter
 
     @property
     def is_open(self) -> bool:
