@@ -32,12 +32,13 @@ async def seal_and_open(_folder: Path, count: int) -> list[Row]:
     author = DeviceSecret.generate(AUTHOR, uuid7(CLOCK))
     reader = DeviceSecret.generate(READER, uuid7(CLOCK))
     header = SealHeader("file", ROOT, AUTHOR, author.device_id, "bench", ids=("a", "1"))
+    to, by = reader.public(), author.public()
     rows = []
     for name, (size, repeats, limit) in SIZES.items():
         data = os.urandom(size)
 
         def sealed(data: bytes = data) -> bytes:
-            return seal(data, header=header, readers=[reader.public()], signer=author)
+            return seal(data, header=header, readers=[to], signer=author)
 
         blob = sealed()
 
@@ -45,7 +46,7 @@ async def seal_and_open(_folder: Path, count: int) -> list[Row]:
             return open_sealed(
                 blob,
                 device=reader,
-                sender=author.public(),
+                sender=by,
                 sender_root=ROOT,
                 expect_kind="file",
                 expect_receiver="bench",

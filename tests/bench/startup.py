@@ -21,6 +21,7 @@ UP_S, STOP_S, DEMO_S, PSS_MB = 6.0, 5.0, 30.0, 700.0
 IDLE_S: Final = 5.0
 """The runners probe their sandboxes meanwhile."""
 DEMO_TIMEOUT_S: Final = 300.0
+END_TIMEOUT_S: Final = 30.0
 DEMO_RUNS: Final = 3
 
 
@@ -82,7 +83,7 @@ async def _start(state: Path) -> Start:
         pss_mb = sum(_pss_bytes(member) for member in family) / 1e6
         stopping = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
-        await asyncio.wait_for(process.wait(), 30)
+        await _ended(process, family, state.with_suffix(".log"))
         stop_s = time.monotonic() - stopping
         left = [member.pid for member in family if member.is_running()]
         if left:
@@ -90,6 +91,15 @@ async def _start(state: Path) -> Start:
         return Start(up_s, pss_mb, stop_s)
     finally:
         await end(process)
+
+
+async def _ended(process: asyncio.subprocess.Process, family: Sequence[psutil.Process], log: Path) -> None:
+    try:
+        await asyncio.wait_for(process.wait(), END_TIMEOUT_S)
+    except TimeoutError:
+        there = ", ".join(f"{member.name()} {member.status()}" for member in family if member.is_running())
+        said = log.read_text(errors="replace")[-2000:]
+        raise ChildFailed(f"not ended {END_TIMEOUT_S} s after Ctrl-C; there are {there}\n{said}") from None
 
 
 def _pss_bytes(process: psutil.Process) -> int:
