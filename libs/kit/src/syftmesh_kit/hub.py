@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, SystemClock
 
 from syftmesh_kit.bus import Bus
+from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
@@ -82,10 +83,10 @@ async def serve_hub(
             [module], interceptor=interceptor, address=settings.listen, drain_s=settings.drain_s
         )
         bus.on_state(lambda _connected: host.check_now())
-        async with asyncio.TaskGroup() as tasks:
-            following = [tasks.create_task(keys.run()), tasks.create_task(revocations.run())]
+        async with EndingGroup() as tasks:
+            tasks.create_task(keys.run())
+            tasks.create_task(revocations.run())
             await host.run(stop)
-            for task in following:
-                task.cancel()
+            tasks.end()
     finally:
         await bus.close()

@@ -17,6 +17,7 @@ from syftmesh_core.errors import MeshError, Unavailable
 
 from syftmesh_kit.address import UNIX, grpc_target
 from syftmesh_kit.channel import TRANSPORT_MESSAGE_BYTES
+from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.interceptor import ServerInterceptor
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -131,7 +132,7 @@ class ServiceHost:
         self._log.info("server.started", address=target, services=sorted(self._services))
         failure: Exception | None = None
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with EndingGroup() as tasks:
                 for module in self._modules:
                     await module.start(tasks)
                 watch = tasks.create_task(self._watch_readiness())
@@ -142,6 +143,7 @@ class ServiceHost:
                 finally:
                     watch.cancel()
                     await self._drain(server)
+                    tasks.end()
                 raise _Stopped  # ends the background work of the modules, which runs until here by design
         except* _Stopped:
             pass

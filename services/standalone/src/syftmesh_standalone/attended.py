@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TextIO
 
+import structlog
 from syftmesh_core.errors import MeshError
 from syftmesh_kit.run import run_service
 from syftmesh_kit.telemetry import configure_telemetry
 
 from syftmesh_standalone.detach import LOG_FILE
-from syftmesh_standalone.info import MeshInfo
+from syftmesh_standalone.info import MeshInfo, remove_info
 from syftmesh_standalone.mesh import run_mesh
 from syftmesh_standalone.options import MeshOptions
 from syftmesh_standalone.preflight import mesh_error, prepare_state
 
 _LOG_BYTES: Final = 8 * 1024 * 1024
 _EXIT_INTERRUPTED: Final = 130
+_END_S: Final = 4.5
+"""Everything ends within five seconds; what is left then is ended by force, which every store survives."""
 
 
 def run_attended(
@@ -80,8 +84,10 @@ async def _attended(
 ) -> None:
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(run_mesh(options, stop, report=report, on_ready=on_ready))
+        guard = tasks.create_task(_guard_end(stop, options.hub, report))
         try:
             await asyncio.wait({running})
+            guard.cancel()
         except asyncio.CancelledError:
             if not stop.is_set():
                 raise
@@ -89,3 +95,34 @@ async def _attended(
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(_EXIT_INTERRUPTED)
+
+
+async def _guard_end(stop: asyncio.Event, hub: Path, report: Callable[[str], None]) -> None:
+    """End the process by force when it has not ended in time; from a thread, for the loop itself may be stuck."""
+    await stop.wait()
+    loop = asyncio.get_running_loop()
+    timer = threading.Timer(_END_S, _end_by_force, (loop, hub, report))
+    timer.daemon = True
+    timer.start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        timer.cancel()
+
+
+def _end_by_force(loop: asyncio.AbstractEventLoop, hub: Path, report: Callable[[str], None]) -> None:
+    stuck = sorted(_place(task) for task in asyncio.all_tasks(loop))
+    structlog.get_logger("syftmesh.mesh").error("mesh.end_forced", tasks=stuck)
+    report(
+        "a part did not end in time; the rest is ended by force, which loses nothing that was acknowledged"
+    )
+    remove_info(hub)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _place(task: asyncio.Task[object]) -> str:
+    """Return where a task waits: its name, and file and line of its frames."""
+    frames = [f"{Path(f.f_code.co_filename).name}:{f.f_lineno}" for f in task.get_stack()]
+    return f"{task.get_name()} {' '.join(frames)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,6 +15,7 @@ from syftmesh_gateway.settings import GatewaySettings
 from syftmesh_identity.app import build as build_identity
 from syftmesh_identity.settings import IdentitySettings
 from syftmesh_kit.bus import Bus
+from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.hub import HubModule
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
@@ -72,14 +72,14 @@ async def hub_in_process(
         interceptor = ServerInterceptor(verifier=verifier, metrics=metrics, public_methods=public)
         host = ServiceHost(modules, interceptor=interceptor, address=place.grpc, drain_s=DRAIN_S)
         bus.on_state(lambda _connected: host.check_now())
-        async with asyncio.TaskGroup() as tasks:
-            following = [tasks.create_task(keys.run()), tasks.create_task(revocations.run())]
+        async with EndingGroup() as tasks:
+            tasks.create_task(keys.run())
+            tasks.create_task(revocations.run())
             async with host.running():
                 await hub_ready(host, READY_S)
                 await keys.ready()
                 yield
-            for task in following:
-                task.cancel()
+            tasks.end()
     finally:
         await bus.close()
 

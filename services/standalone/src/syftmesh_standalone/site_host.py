@@ -17,6 +17,7 @@ from syftmesh_client.node import NodeLogin, open_node
 from syftmesh_client.site import SiteFolders
 from syftmesh_core.clock import Clock
 from syftmesh_executor.sandbox import SandboxExecutor
+from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.server import ServiceHost
@@ -64,7 +65,7 @@ async def sites_in_process(context: SiteContext, sites: Sequence[str]) -> AsyncI
     """Serve the sites for the block, which begins when they are ready or have had the time to be."""
     stop = asyncio.Event()
     hosts = [SiteHost(context, email) for email in sites]
-    async with asyncio.TaskGroup() as tasks:
+    async with EndingGroup() as tasks:
         running = [tasks.create_task(program(stop)) for host in hosts for program in host.programs()]
         try:
             await wait_for_sites(context.report, {host.email: host.wait_ready for host in hosts})
@@ -73,8 +74,7 @@ async def sites_in_process(context: SiteContext, sites: Sequence[str]) -> AsyncI
             stop.set()
             if running:
                 await asyncio.wait(running, timeout=DRAIN_S + 0.5)
-            for task in running:
-                task.cancel()
+            tasks.end()
 
 
 async def wait_for_sites(report: Report, sites: dict[str, Callable[[], Awaitable[None]]]) -> None:
