@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any, Final, TextIO
 
 import structlog
@@ -86,6 +87,7 @@ def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
+@lru_cache(maxsize=1024)
 def _is_secret(key: str) -> bool:
     words = key.lower().replace("-", "_").split("_")
     return words[-1] != "id" and not _SECRET_WORDS.isdisjoint(words)
