@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from syftmesh_agent.app import SOCKET_FILE as AGENT_SOCKET_FILE
 from syftmesh_client.profile import ProfileStore, embedded_server
+from syftmesh_kit.lease import freed_lease
 from syftmesh_runner.app import SOCKET_FILE as RUNNER_SOCKET_FILE
 from syftmesh_standalone.info import MeshInfo, move_profiles, read_info, remove_info, write_info
-from syftmesh_standalone.lease import freed_lease
+from syftmesh_standalone.lease import _OF_THE_HOLDER
 from syftmesh_standalone.options import AGENT_SOCKET, RUNNER_SOCKET
 from syftmesh_standalone.site_maker import keep_phrase, recovery_file
 
@@ -79,7 +80,7 @@ def test_a_recovery_phrase_never_replaces_another(tmp_path: Path) -> None:
 
 def test_a_lease_is_freed_with_its_term_and_what_it_keeps() -> None:
     held = {"holder": "r1", "term": 7, "value": {"router": "r1", "base": 3}}
-    freed = freed_lease(json.dumps(held).encode())
+    freed = freed_lease(json.dumps(held).encode(), forget=_OF_THE_HOLDER)
     assert freed is not None
     assert json.loads(freed) == {"holder": "", "term": 7, "value": {"router": "", "base": 3}}
     assert freed_lease(freed) is None

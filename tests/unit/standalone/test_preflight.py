@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from syftmesh_core.errors import InvalidInput, NotFound, Unavailable, WrongState
+from syftmesh_kit.settings import load_settings
 from syftmesh_runner.settings import RunnerSettings
 from syftmesh_standalone.options import HubPlace, parse_sites
 from syftmesh_standalone.preflight import (
@@ -16,7 +17,6 @@ from syftmesh_standalone.preflight import (
     require_sandbox,
     require_space,
 )
-from syftmesh_standalone.setting import settings_of
 
 GB = 1_000_000_000
 
@@ -118,11 +118,11 @@ def test_settings_come_from_us_then_from_the_environment_and_a_wrong_one_is_name
 ) -> None:
     monkeypatch.setenv("SYFTMESH_RUNNER_PARALLEL", "3")
     monkeypatch.setenv("SYFTMESH_RUNNER_SERVER_URL", "http://elsewhere")
-    found = settings_of(RunnerSettings, state_dir=tmp_path, server_url="http://here")
+    found = load_settings(RunnerSettings, state_dir=tmp_path, server_url="http://here")
     assert (found.parallel, found.server_url) == (3, "http://here")
     monkeypatch.setenv("SYFTMESH_RUNNER_PARALLEL", "hunter2")
     with pytest.raises(InvalidInput) as refused:
-        settings_of(RunnerSettings, state_dir=tmp_path)
+        load_settings(RunnerSettings, state_dir=tmp_path)
     assert refused.value.metadata == {"variable": "SYFTMESH_RUNNER_PARALLEL"}
     assert "hunter2" not in refused.value.message
 

@@ -8,25 +8,11 @@ from typing import Any, Final
 
 from mesh.rpc.v1.content_pb2 import ReplyContent
 from syftmesh_core.errors import BY_CODE, Internal, MeshError
+from syftmesh_kit.errors import HTTP_STATUS
 
 CONTENT_TYPE: Final = "application/problem+json"
 
-STATUS: Final[Mapping[str, int]] = {
-    "INVALID_ARGUMENT": 400,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 409,
-    "FAILED_PRECONDITION": 409,
-    "ABORTED": 409,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-    "DATA_LOSS": 422,
-    "CANCELLED": 499,
-    "UNIMPLEMENTED": 501,
-    "INTERNAL": 500,
-}
+STATUS: Final[Mapping[str, int]] = {**HTTP_STATUS, "DATA_LOSS": 422, "CANCELLED": 499, "INTERNAL": 500}
 """HTTP status by code of `syftmesh_core.errors`."""
 
 _MAX_BYTES: Final = 16 * 1024

@@ -6,7 +6,8 @@ A gRPC error carries `google.rpc.Status` in ``grpc-status-details-bin`` with a `
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import grpc
@@ -27,6 +28,23 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 HINT_KEY: Final = "hint"
 RETRY_AFTER_KEY: Final = "retry_after_ms"
 _MAX_DETAIL_BYTES: Final = 6 * 1024  # HTTP/2 header lists are limited to 8 KiB by default
+
+HTTP_STATUS: Final[Mapping[str, int]] = MappingProxyType(
+    {
+        "INVALID_ARGUMENT": 400,
+        "UNAUTHENTICATED": 401,
+        "PERMISSION_DENIED": 403,
+        "NOT_FOUND": 404,
+        "ALREADY_EXISTS": 409,
+        "FAILED_PRECONDITION": 409,
+        "ABORTED": 409,
+        "RESOURCE_EXHAUSTED": 429,
+        "UNAVAILABLE": 503,
+        "DEADLINE_EXCEEDED": 504,
+        "UNIMPLEMENTED": 501,
+    }
+)
+"""HTTP status by code of `syftmesh_core.errors`; what is not here has none of its own: 500."""
 
 REASON_MESSAGE_TOO_LARGE: Final = "MESSAGE_TOO_LARGE"
 REASON_SERVER_UNREACHABLE: Final = "SERVER_UNREACHABLE"

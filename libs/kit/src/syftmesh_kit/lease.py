@@ -8,6 +8,7 @@ of the term after its last confirmed renewal.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from syftmesh_core.clock import Clock
@@ -111,7 +112,7 @@ class Lease:
                 return
 
     def _body(self, holder: str, term: int) -> bytes:
-        return json.dumps({"holder": holder, "term": term, "value": self.value}).encode()
+        return _encoded(holder, term, self.value)
 
 
 async def lease_value(bucket: KvBucket, key: str) -> dict[str, Any]:
@@ -120,3 +121,27 @@ async def lease_value(bucket: KvBucket, key: str) -> dict[str, Any]:
     if entry is None or entry.value is None:
         return {}
     return dict(json.loads(entry.value).get("value", {}))
+
+
+def freed_lease(entry: bytes, *, forget: Collection[str] = ()) -> bytes | None:
+    """Return the entry of a lease without its holder, None for an entry that is no lease or has none.
+
+    For whoever knows that every holder is dead. The term stays, because it fences off what a dead holder may
+    have sent.
+
+    Args:
+        entry: The entry as it is.
+        forget: Names in the lease's data that are true of the holder alone; emptied where they are.
+    """
+    try:
+        found = json.loads(entry)
+        if not found["holder"]:
+            return None
+        value = {name: "" if name in forget else kept for name, kept in found["value"].items()}
+        return _encoded("", int(found["term"]), value)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _encoded(holder: str, term: int, value: Mapping[str, Any]) -> bytes:
+    return json.dumps({"holder": holder, "term": term, "value": value}).encode()

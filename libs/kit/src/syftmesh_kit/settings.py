@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -71,15 +71,15 @@ class S3Settings(BaseSettings):
     """Base URL of pre-signed requests as clients see it; empty: the endpoint."""
 
 
-def load_settings(cls: type[S]) -> S:
-    """Return the settings from the environment.
+def load_settings(cls: type[S], **given: Any) -> S:
+    """Return the settings: the fields `given`, and the others from the environment.
 
     Raises:
         InvalidInput: A variable is missing or wrong (SETTING_INVALID, metadata ``variable``); the message
             names every such variable and never shows a value.
     """
     try:
-        return cls()
+        return cls(**given)
     except ValidationError as error:
         prefix = str(cls.model_config.get("env_prefix", ""))
         found = {

@@ -8,21 +8,9 @@ from typing import Final
 
 from starlette.responses import Response
 from syftmesh_core.errors import MeshError
+from syftmesh_kit.errors import HTTP_STATUS
 
 PROBLEM_TYPE: Final = "application/problem+json"
-_STATUS: Final = {
-    "INVALID_ARGUMENT": 400,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 409,
-    "FAILED_PRECONDITION": 409,
-    "ABORTED": 409,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-    "UNIMPLEMENTED": 501,
-}
 _BY_REASON: Final = {
     "HOST_REFUSED": 421,
     "LENGTH_REQUIRED": 411,
@@ -35,7 +23,7 @@ _BY_REASON: Final = {
 
 def status_of(error: MeshError) -> int:
     """Return the HTTP status of `error`; 500 for what has none of its own."""
-    return _BY_REASON.get(error.reason) or _STATUS.get(error.code, 500)
+    return _BY_REASON.get(error.reason) or HTTP_STATUS.get(error.code, 500)
 
 
 def problem(error: MeshError) -> Response:

@@ -23,6 +23,7 @@ from syftmesh_kit.journal import JournalMetrics
 from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
 from syftmesh_kit.s3 import S3ObjectStore
 from syftmesh_kit.server import ServiceHost
+from syftmesh_kit.settings import load_settings
 from syftmesh_kit.token import TokenVerifier
 from syftmesh_permissions.app import build as build_permissions
 from syftmesh_permissions.settings import PermissionsSettings
@@ -35,7 +36,6 @@ from syftmesh_sync.settings import SyncSettings
 
 from syftmesh_standalone.options import DOMAINS, ISSUER, LOOPBACK, SIGNING_KEY_FILE, HubPlace, local_token
 from syftmesh_standalone.readiness import hub_ready
-from syftmesh_standalone.setting import settings_of
 from syftmesh_standalone.store import Stores
 
 READY_S: Final = 30.0
@@ -89,13 +89,13 @@ async def _modules(
 ) -> list[HubModule]:
     store = S3ObjectStore(stores.s3, clock=clock)
     journal = JournalMetrics(registry)
-    identity = settings_of(
+    identity = load_settings(
         IdentitySettings,
         issuer=ISSUER,
         signing_key_file=place.folder / SIGNING_KEY_FILE,
         local_token_file=local_token(place.folder),
     )
-    gateway = settings_of(
+    gateway = load_settings(
         GatewaySettings,
         issuer=ISSUER,
         http_host=LOOPBACK,
@@ -108,13 +108,13 @@ async def _modules(
     return [
         await build_identity(identity, bus=bus, clock=clock),
         await build_crypto(
-            settings_of(CryptoSettings), bus=bus, object_store=store, clock=clock, journal_metrics=journal
+            load_settings(CryptoSettings), bus=bus, object_store=store, clock=clock, journal_metrics=journal
         ),
         await build_sync(
-            settings_of(SyncSettings), bus=bus, object_store=store, clock=clock, journal_metrics=journal
+            load_settings(SyncSettings), bus=bus, object_store=store, clock=clock, journal_metrics=journal
         ),
-        await build_permissions(settings_of(PermissionsSettings), bus=bus, object_store=store, clock=clock),
-        await build_router(settings_of(RouterSettings), bus=bus, object_store=store, clock=clock),
-        await build_superlink(settings_of(SuperlinkSettings), bus=bus, clock=clock),
+        await build_permissions(load_settings(PermissionsSettings), bus=bus, object_store=store, clock=clock),
+        await build_router(load_settings(RouterSettings), bus=bus, object_store=store, clock=clock),
+        await build_superlink(load_settings(SuperlinkSettings), bus=bus, clock=clock),
         await build_gateway(gateway, clock=clock, registry=registry),
     ]

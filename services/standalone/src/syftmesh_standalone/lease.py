@@ -6,7 +6,6 @@ sites and journals would wait for a term of ten seconds after each kill.
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import Any, Final
 
@@ -15,10 +14,13 @@ from syftmesh_core.errors import Conflict, NotFound
 from syftmesh_kit import subject
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.kv import KvBucket
+from syftmesh_kit.lease import freed_lease
 
 from syftmesh_standalone.store import Stores
 
 _BUCKETS: Final = (subject.KV_LEASE, subject.KV_JOURNAL)
+_OF_THE_HOLDER: Final = ("router",)
+"""What a site's lease says of the router that held it: where others sent its calls."""
 
 _log: Any = structlog.get_logger("syftmesh.mesh")
 
@@ -48,24 +50,10 @@ async def release_leases(stores: Stores) -> int:
 async def _release(bucket: KvBucket) -> int:
     released = 0
     async for entry in bucket.entries():
-        freed = freed_lease(entry.value or b"")
+        freed = freed_lease(entry.value or b"", forget=_OF_THE_HOLDER)
         if freed is None:
             continue
         with suppress(Conflict):
             await bucket.update(entry.key, freed, entry.revision)
             released += 1
     return released
-
-
-def freed_lease(value: bytes) -> bytes | None:
-    """Return a lease's entry without its holder, None for an entry that is no lease or has none."""
-    try:
-        found = json.loads(value)
-        if not found["holder"]:
-            return None
-        kept = found["value"]
-        if "router" in kept:
-            kept = {**kept, "router": ""}
-        return json.dumps({"holder": "", "term": int(found["term"]), "value": kept}).encode()
-    except (ValueError, KeyError, TypeError):
-        return None

@@ -21,12 +21,12 @@ from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.server import ServiceHost
+from syftmesh_kit.settings import load_settings
 from syftmesh_runner.app import build as build_runner
 from syftmesh_runner.settings import RunnerSettings
 
 from syftmesh_standalone.preflight import mesh_error
 from syftmesh_standalone.readiness import host_ready
-from syftmesh_standalone.setting import settings_of
 
 Report = Callable[[str], None]
 Program = Callable[[asyncio.Event], Coroutine[Any, Any, None]]
@@ -138,7 +138,7 @@ class SiteHost:
 
     async def _agent(self, stop: asyncio.Event) -> None:
         context = self._context
-        settings = settings_of(
+        settings = load_settings(
             AgentSettings,
             folder=self._folders.agent,
             hub_url=context.server,
@@ -149,7 +149,7 @@ class SiteHost:
 
     async def _runner(self, stop: asyncio.Event) -> None:
         context, folders = self._context, self._folders
-        settings = settings_of(
+        settings = load_settings(
             RunnerSettings,
             state_dir=folders.runner,
             keystore_dir=folders.runner_keys,
