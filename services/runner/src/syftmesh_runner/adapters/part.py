@@ -73,6 +73,8 @@ def open_file(path: Path) -> int:
     """
     try:
         descriptor = os.open(path, _READ)
+    except FileNotFoundError as error:
+        raise PartInvalid("is not there", path.name) from error
     except OSError as error:
         raise PartInvalid("is a link or cannot be read", path.name) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -71,7 +71,7 @@ class StateFolder:
             digests = self._copy(path, staged)
         except PartInvalid as problem:
             self.discard(staged)
-            where = f" (in it {problem.args[1]!r})" if problem.args[1] else ""
+            where = f" (in it {problem.args[1]!r})" if problem.args[1] not in ("", path.name) else ""
             raise dataset_invalid(f"{path.name!r}{where} {problem.args[0]}.") from None
         except OSError as error:
             self.discard(staged)
