@@ -24,15 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mesh/federated/v1/federated.proto\x12\x11mesh.federated.v1\"\xb0\x01\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\napp_digest\x18\x02 \x01(\t\x12\r\n\x05sites\x18\x03 \x03(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12*\n\x05state\x18\x05 \x01(\x0e\x32\x1b.mesh.federated.v1.RunState\x12\x0e\n\x06rounds\x18\x06 \x01(\r\x12\x15\n\rminimum_sites\x18\x07 \x01(\r\x12\x12\n\naggregator\x18\x08 \x01(\t*\xe7\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_PENDING\x10\x01\x12\x1f\n\x1bRUN_STATE_AWAITING_APPROVAL\x10\x02\x12\x15\n\x11RUN_STATE_RUNNING\x10\x03\x12\x12\n\x0eRUN_STATE_HELD\x10\x04\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x05\x12\x15\n\x11RUN_STATE_PARTIAL\x10\x06\x12\x14\n\x10RUN_STATE_FAILED\x10\x07\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mesh/federated/v1/federated.proto\x12\x11mesh.federated.v1\"\xfe\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x12\n\napp_digest\x18\x02 \x01(\t\x12\r\n\x05sites\x18\x03 \x03(\t\x12\x0f\n\x07\x64\x61taset\x18\x04 \x01(\t\x12*\n\x05state\x18\x05 \x01(\x0e\x32\x1b.mesh.federated.v1.RunState\x12\x0e\n\x06rounds\x18\x06 \x01(\r\x12\x15\n\rminimum_sites\x18\x07 \x01(\r\x12\x12\n\naggregator\x18\x08 \x01(\t\x12-\n\tsite_runs\x18\t \x03(\x0b\x32\x1a.mesh.federated.v1.SiteRun\x12\x35\n\rround_reports\x18\n \x03(\x0b\x32\x1e.mesh.federated.v1.RoundReport\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x0f\n\x07message\x18\x0c \x01(\t\x12\x17\n\x0f\x63reated_unix_ms\x18\r \x01(\x03\x12\x17\n\x0fupdated_unix_ms\x18\x0e \x01(\x03\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\x0f \x01(\x03\x12\x17\n\x0frun_config_json\x18\x10 \x01(\t\x12\x0f\n\x07purpose\x18\x11 \x01(\t\x12\x10\n\x08\x61pp_name\x18\x12 \x01(\t\x12.\n\tartifacts\x18\x13 \x03(\x0b\x32\x1b.mesh.federated.v1.Artifact\x12\r\n\x05stock\x18\x14 \x01(\x08\"\x80\x01\n\x07SiteRun\x12\x0c\n\x04site\x18\x01 \x01(\t\x12+\n\x05state\x18\x02 \x01(\x0e\x32\x1c.mesh.federated.v1.SiteState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x17\n\x0fupdated_unix_ms\x18\x05 \x01(\x03\"\x8a\x01\n\x0bRoundReport\x12\r\n\x05round\x18\x01 \x01(\r\x12\r\n\x05phase\x18\x02 \x01(\t\x12-\n\x07replies\x18\x03 \x03(\x0b\x32\x1c.mesh.federated.v1.SiteReply\x12\x17\n\x0fstarted_unix_ms\x18\x04 \x01(\x03\x12\x15\n\rended_unix_ms\x18\x05 \x01(\x03\"M\n\tSiteReply\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\n\n\x02ok\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x16\n\x0ereceived_bytes\x18\x04 \x01(\x04\"J\n\x08\x41rtifact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04*\xe7\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11RUN_STATE_PENDING\x10\x01\x12\x1f\n\x1bRUN_STATE_AWAITING_APPROVAL\x10\x02\x12\x15\n\x11RUN_STATE_RUNNING\x10\x03\x12\x12\n\x0eRUN_STATE_HELD\x10\x04\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x05\x12\x15\n\x11RUN_STATE_PARTIAL\x10\x06\x12\x14\n\x10RUN_STATE_FAILED\x10\x07\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x08*\xc0\x01\n\tSiteState\x12\x1a\n\x16SITE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10SITE_STATE_ASKED\x10\x01\x12 \n\x1cSITE_STATE_AWAITING_APPROVAL\x10\x02\x12\x17\n\x13SITE_STATE_APPROVED\x10\x03\x12\x15\n\x11SITE_STATE_DENIED\x10\x04\x12\x18\n\x14SITE_STATE_WITHDRAWN\x10\x05\x12\x15\n\x11SITE_STATE_FAILED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.federated.v1.federated_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=236
-  _globals['_RUNSTATE']._serialized_end=467
+  _globals['_RUNSTATE']._serialized_start=997
+  _globals['_RUNSTATE']._serialized_end=1228
+  _globals['_SITESTATE']._serialized_start=1231
+  _globals['_SITESTATE']._serialized_end=1423
   _globals['_RUN']._serialized_start=57
-  _globals['_RUN']._serialized_end=233
+  _globals['_RUN']._serialized_end=567
+  _globals['_SITERUN']._serialized_start=570
+  _globals['_SITERUN']._serialized_end=698
+  _globals['_ROUNDREPORT']._serialized_start=701
+  _globals['_ROUNDREPORT']._serialized_end=839
+  _globals['_SITEREPLY']._serialized_start=841
+  _globals['_SITEREPLY']._serialized_end=918
+  _globals['_ARTIFACT']._serialized_start=920
+  _globals['_ARTIFACT']._serialized_end=994
 # @@protoc_insertion_point(module_scope)

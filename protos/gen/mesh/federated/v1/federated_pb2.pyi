@@ -28,13 +28,13 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_UNSPECIFIED: _RunState.ValueType  # 0
     """RUN_STATE_UNSPECIFIED is not set and refused on input."""
     RUN_STATE_PENDING: _RunState.ValueType  # 1
-    """RUN_STATE_PENDING was created."""
+    """RUN_STATE_PENDING was created; the aggregator has not asked the sites yet."""
     RUN_STATE_AWAITING_APPROVAL: _RunState.ValueType  # 2
     """RUN_STATE_AWAITING_APPROVAL waits for owners."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 3
     """RUN_STATE_RUNNING runs."""
     RUN_STATE_HELD: _RunState.ValueType  # 4
-    """RUN_STATE_HELD waits for too few sites."""
+    """RUN_STATE_HELD waits for too few sites, or for its aggregator."""
     RUN_STATE_SUCCEEDED: _RunState.ValueType  # 5
     """RUN_STATE_SUCCEEDED finished with every site."""
     RUN_STATE_PARTIAL: _RunState.ValueType  # 6
@@ -50,13 +50,13 @@ class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 """RUN_STATE_UNSPECIFIED is not set and refused on input."""
 RUN_STATE_PENDING: RunState.ValueType  # 1
-"""RUN_STATE_PENDING was created."""
+"""RUN_STATE_PENDING was created; the aggregator has not asked the sites yet."""
 RUN_STATE_AWAITING_APPROVAL: RunState.ValueType  # 2
 """RUN_STATE_AWAITING_APPROVAL waits for owners."""
 RUN_STATE_RUNNING: RunState.ValueType  # 3
 """RUN_STATE_RUNNING runs."""
 RUN_STATE_HELD: RunState.ValueType  # 4
-"""RUN_STATE_HELD waits for too few sites."""
+"""RUN_STATE_HELD waits for too few sites, or for its aggregator."""
 RUN_STATE_SUCCEEDED: RunState.ValueType  # 5
 """RUN_STATE_SUCCEEDED finished with every site."""
 RUN_STATE_PARTIAL: RunState.ValueType  # 6
@@ -66,6 +66,46 @@ RUN_STATE_FAILED: RunState.ValueType  # 7
 RUN_STATE_CANCELLED: RunState.ValueType  # 8
 """RUN_STATE_CANCELLED was cancelled."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
+
+class _SiteState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SiteStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SiteState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SITE_STATE_UNSPECIFIED: _SiteState.ValueType  # 0
+    """SITE_STATE_UNSPECIFIED is not set."""
+    SITE_STATE_ASKED: _SiteState.ValueType  # 1
+    """SITE_STATE_ASKED has not got the proposal yet."""
+    SITE_STATE_AWAITING_APPROVAL: _SiteState.ValueType  # 2
+    """SITE_STATE_AWAITING_APPROVAL holds the proposal; its owner has not decided."""
+    SITE_STATE_APPROVED: _SiteState.ValueType  # 3
+    """SITE_STATE_APPROVED takes part."""
+    SITE_STATE_DENIED: _SiteState.ValueType  # 4
+    """SITE_STATE_DENIED was denied by its owner, or refused by the site itself; the reason says which."""
+    SITE_STATE_WITHDRAWN: _SiteState.ValueType  # 5
+    """SITE_STATE_WITHDRAWN was approved and left."""
+    SITE_STATE_FAILED: _SiteState.ValueType  # 6
+    """SITE_STATE_FAILED takes part no more: the reason says why."""
+
+class SiteState(_SiteState, metaclass=_SiteStateEnumTypeWrapper):
+    """SiteState is where one site of a run is; DENIED, WITHDRAWN and FAILED are final for it."""
+
+SITE_STATE_UNSPECIFIED: SiteState.ValueType  # 0
+"""SITE_STATE_UNSPECIFIED is not set."""
+SITE_STATE_ASKED: SiteState.ValueType  # 1
+"""SITE_STATE_ASKED has not got the proposal yet."""
+SITE_STATE_AWAITING_APPROVAL: SiteState.ValueType  # 2
+"""SITE_STATE_AWAITING_APPROVAL holds the proposal; its owner has not decided."""
+SITE_STATE_APPROVED: SiteState.ValueType  # 3
+"""SITE_STATE_APPROVED takes part."""
+SITE_STATE_DENIED: SiteState.ValueType  # 4
+"""SITE_STATE_DENIED was denied by its owner, or refused by the site itself; the reason says which."""
+SITE_STATE_WITHDRAWN: SiteState.ValueType  # 5
+"""SITE_STATE_WITHDRAWN was approved and left."""
+SITE_STATE_FAILED: SiteState.ValueType  # 6
+"""SITE_STATE_FAILED takes part no more: the reason says why."""
+Global___SiteState: _TypeAlias = SiteState  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
@@ -81,8 +121,20 @@ class Run(_message.Message):
     ROUNDS_FIELD_NUMBER: _builtins.int
     MINIMUM_SITES_FIELD_NUMBER: _builtins.int
     AGGREGATOR_FIELD_NUMBER: _builtins.int
+    SITE_RUNS_FIELD_NUMBER: _builtins.int
+    ROUND_REPORTS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    CREATED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    UPDATED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    DEADLINE_UNIX_MS_FIELD_NUMBER: _builtins.int
+    RUN_CONFIG_JSON_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    APP_NAME_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    STOCK_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """run_id names the run."""
+    """run_id names the run: Flower's own run id, a decimal number below 2^64."""
     app_digest: _builtins.str
     """app_digest is the SHA-256 of the Flower app bundle, hex."""
     dataset: _builtins.str
@@ -95,9 +147,39 @@ class Run(_message.Message):
     """minimum_sites is the fewest that may finish."""
     aggregator: _builtins.str
     """aggregator is the principal whose agent aggregates."""
+    reason: _builtins.str
+    """reason is an UPPER_SNAKE constant for a run that failed, was cancelled, is held or partial."""
+    message: _builtins.str
+    """message explains reason to people, and names the sites concerned."""
+    created_unix_ms: _builtins.int
+    """created_unix_ms is when it was created."""
+    updated_unix_ms: _builtins.int
+    """updated_unix_ms is when anything of it changed last."""
+    deadline_unix_ms: _builtins.int
+    """deadline_unix_ms is when it ends undecided or unfinished; 0 on input means seven days."""
+    run_config_json: _builtins.str
+    """run_config_json is RFC 8785 JSON of the overrides of the app's run configuration."""
+    purpose: _builtins.str
+    """purpose is what for, in the starter's words."""
+    app_name: _builtins.str
+    """app_name is publisher/name of the app, and its version."""
+    stock: _builtins.bool
+    """stock says that a stock Flower client started it, so that the aggregator's agent has to ask the sites."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """sites are the e-mails of the sites asked."""
+        """sites are the e-mails of the sites asked, in the order of their partitions."""
+
+    @_builtins.property
+    def site_runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteRun]:
+        """site_runs tell of each site, in the order of sites."""
+
+    @_builtins.property
+    def round_reports(self) -> _containers.RepeatedCompositeFieldContainer[Global___RoundReport]:
+        """round_reports are what the aggregator reported, in order."""
+
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Artifact]:
+        """artifacts are what the aggregator kept."""
 
     def __init__(
         self,
@@ -110,11 +192,169 @@ class Run(_message.Message):
         rounds: _builtins.int = ...,
         minimum_sites: _builtins.int = ...,
         aggregator: _builtins.str = ...,
+        site_runs: _abc.Iterable[Global___SiteRun] | None = ...,
+        round_reports: _abc.Iterable[Global___RoundReport] | None = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        created_unix_ms: _builtins.int = ...,
+        updated_unix_ms: _builtins.int = ...,
+        deadline_unix_ms: _builtins.int = ...,
+        run_config_json: _builtins.str = ...,
+        purpose: _builtins.str = ...,
+        app_name: _builtins.str = ...,
+        artifacts: _abc.Iterable[Global___Artifact] | None = ...,
+        stock: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregator", b"aggregator", "app_digest", b"app_digest", "dataset", b"dataset", "minimum_sites", b"minimum_sites", "rounds", b"rounds", "run_id", b"run_id", "sites", b"sites", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregator", b"aggregator", "app_digest", b"app_digest", "app_name", b"app_name", "artifacts", b"artifacts", "created_unix_ms", b"created_unix_ms", "dataset", b"dataset", "deadline_unix_ms", b"deadline_unix_ms", "message", b"message", "minimum_sites", b"minimum_sites", "purpose", b"purpose", "reason", b"reason", "round_reports", b"round_reports", "rounds", b"rounds", "run_config_json", b"run_config_json", "run_id", b"run_id", "site_runs", b"site_runs", "sites", b"sites", "state", b"state", "stock", b"stock", "updated_unix_ms", b"updated_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class SiteRun(_message.Message):
+    """SiteRun is one site's part in a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CONNECTED_FIELD_NUMBER: _builtins.int
+    UPDATED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """site is the datasite's e-mail."""
+    state: Global___SiteState.ValueType
+    """state is where it is."""
+    reason: _builtins.str
+    """reason is an UPPER_SNAKE constant when the site is out."""
+    connected: _builtins.bool
+    """connected says that its SuperNode was heard lately."""
+    updated_unix_ms: _builtins.int
+    """updated_unix_ms is when state changed last."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        state: Global___SiteState.ValueType = ...,
+        reason: _builtins.str = ...,
+        connected: _builtins.bool = ...,
+        updated_unix_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "reason", b"reason", "site", b"site", "state", b"state", "updated_unix_ms", b"updated_unix_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SiteRun: _TypeAlias = SiteRun  # noqa: Y015
+
+@_typing.final
+class RoundReport(_message.Message):
+    """RoundReport is one phase of a run as the aggregator saw it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROUND_FIELD_NUMBER: _builtins.int
+    PHASE_FIELD_NUMBER: _builtins.int
+    REPLIES_FIELD_NUMBER: _builtins.int
+    STARTED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ENDED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    round: _builtins.int
+    """round counts from 1."""
+    phase: _builtins.str
+    """phase is "train", "evaluate" or "query"."""
+    started_unix_ms: _builtins.int
+    """started_unix_ms is when the messages went out."""
+    ended_unix_ms: _builtins.int
+    """ended_unix_ms is when the last answer was in."""
+    @_builtins.property
+    def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteReply]:
+        """replies tell of each site that was asked."""
+
+    def __init__(
+        self,
+        *,
+        round: _builtins.int = ...,
+        phase: _builtins.str = ...,
+        replies: _abc.Iterable[Global___SiteReply] | None = ...,
+        started_unix_ms: _builtins.int = ...,
+        ended_unix_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_unix_ms", b"ended_unix_ms", "phase", b"phase", "replies", b"replies", "round", b"round", "started_unix_ms", b"started_unix_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RoundReport: _TypeAlias = RoundReport  # noqa: Y015
+
+@_typing.final
+class SiteReply(_message.Message):
+    """SiteReply says whether one site answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    OK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """site is the datasite's e-mail."""
+    ok: _builtins.bool
+    """ok says that it gave an update or metrics."""
+    reason: _builtins.str
+    """reason is an UPPER_SNAKE constant when it did not."""
+    received_bytes: _builtins.int
+    """received_bytes is the size of its sealed answer."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        ok: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        received_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ok", b"ok", "reason", b"reason", "received_bytes", b"received_bytes", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SiteReply: _TypeAlias = SiteReply  # noqa: Y015
+
+@_typing.final
+class Artifact(_message.Message):
+    """Artifact is a sealed file in the aggregator's datasite."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """name is its name among the run's, such as "checkpoints/round-1.safetensors"."""
+    path: _builtins.str
+    """path is the file in the aggregator's datasite, as owner/path."""
+    sha256: _builtins.str
+    """sha256 is the digest of its plain bytes, hex."""
+    size_bytes: _builtins.int
+    """size_bytes is the size of its plain bytes."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        path: _builtins.str = ...,
+        sha256: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Artifact: _TypeAlias = Artifact  # noqa: Y015

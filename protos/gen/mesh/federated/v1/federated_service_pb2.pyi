@@ -26,18 +26,22 @@ class CreateRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    bundle: _builtins.bytes
+    """bundle is the Flower app bundle (FAB), a zip of at most 4 MiB."""
     @_builtins.property
     def run(self) -> _federated_pb2.Run:
-        """run describes the app, sites, datasets and limits."""
+        """run describes sites, dataset, rounds, minimum, deadline, configuration and purpose; the rest is not read."""
 
     def __init__(
         self,
         *,
         run: _federated_pb2.Run | None = ...,
+        bundle: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -122,7 +126,7 @@ class ListRunsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """page_size is the most to return."""
+    """page_size is the most to return; 0 means 50."""
     page_token: _builtins.str
     """page_token is the next_page_token of the page before."""
     def __init__(
@@ -175,7 +179,7 @@ class WatchRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """run_id is the run."""
+    """run_id is the run, or empty for all that the caller aggregates."""
     def __init__(
         self,
         *,
@@ -214,6 +218,104 @@ class WatchRunResponse(_message.Message):
 Global___WatchRunResponse: _TypeAlias = WatchRunResponse  # noqa: Y015
 
 @_typing.final
+class GetRunBundleRequest(_message.Message):
+    """GetRunBundleRequest is the input of GetRunBundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """run_id is the run."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRunBundleRequest: _TypeAlias = GetRunBundleRequest  # noqa: Y015
+
+@_typing.final
+class GetRunBundleResponse(_message.Message):
+    """GetRunBundleResponse is the answer of GetRunBundle."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    bundle: _builtins.bytes
+    """bundle is the Flower app bundle; whoever uses it compares its SHA-256 with the digest that was approved."""
+    def __init__(
+        self,
+        *,
+        bundle: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRunBundleResponse: _TypeAlias = GetRunBundleResponse  # noqa: Y015
+
+@_typing.final
+class ReportSiteRequest(_message.Message):
+    """ReportSiteRequest is the input of ReportSite."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """run_id is the run."""
+    state: _federated_pb2.SiteState.ValueType
+    """state is the new state of the caller's site: AWAITING_APPROVAL, APPROVED, DENIED, WITHDRAWN or FAILED."""
+    reason: _builtins.str
+    """reason is an UPPER_SNAKE constant for a site that is out."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        state: _federated_pb2.SiteState.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "run_id", b"run_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportSiteRequest: _TypeAlias = ReportSiteRequest  # noqa: Y015
+
+@_typing.final
+class ReportSiteResponse(_message.Message):
+    """ReportSiteResponse is the answer of ReportSite."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def run(self) -> _federated_pb2.Run:
+        """run is as it is now."""
+
+    def __init__(
+        self,
+        *,
+        run: _federated_pb2.Run | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportSiteResponse: _TypeAlias = ReportSiteResponse  # noqa: Y015
+
+@_typing.final
 class AcquireServerTaskRequest(_message.Message):
     """AcquireServerTaskRequest is the input of AcquireServerTask."""
 
@@ -243,7 +345,7 @@ class AcquireServerTaskResponse(_message.Message):
 
     TASK_TOKEN_FIELD_NUMBER: _builtins.int
     task_token: _builtins.str
-    """task_token admits the aggregator's process to the runtime routes."""
+    """task_token admits the aggregator to Flower's runtime routes, beside the caller's own access token."""
     def __init__(
         self,
         *,
@@ -259,29 +361,79 @@ Global___AcquireServerTaskResponse: _TypeAlias = AcquireServerTaskResponse  # no
 
 @_typing.final
 class ReportRoundRequest(_message.Message):
-    """ReportRoundRequest is the input of ReportRound."""
+    """ReportRoundRequest is the input of ReportRound; every field is optional."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
-    ROUND_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    PROPOSED_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """run_id is the run."""
-    round: _builtins.int
-    """round counts from 1."""
+    @_builtins.property
+    def report(self) -> _federated_pb2.RoundReport:
+        """report is a phase that has ended."""
+
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_federated_pb2.Artifact]:
+        """artifacts were written; a name that was there is replaced."""
+
+    @_builtins.property
+    def proposed(self) -> _containers.RepeatedCompositeFieldContainer[_federated_pb2.SiteRun]:
+        """proposed are sites that have got the proposal, or failed to: the state is AWAITING_APPROVAL or FAILED."""
+
+    @_builtins.property
+    def outcome(self) -> Global___RunOutcome:
+        """outcome ends the run when it is set."""
+
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
-        round: _builtins.int = ...,
+        report: _federated_pb2.RoundReport | None = ...,
+        artifacts: _abc.Iterable[_federated_pb2.Artifact] | None = ...,
+        proposed: _abc.Iterable[_federated_pb2.SiteRun] | None = ...,
+        outcome: Global___RunOutcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "report", b"report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts", "outcome", b"outcome", "proposed", b"proposed", "report", b"report", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportRoundRequest: _TypeAlias = ReportRoundRequest  # noqa: Y015
+
+@_typing.final
+class RunOutcome(_message.Message):
+    """RunOutcome is the aggregator's word on the end of a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OK_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    ok: _builtins.bool
+    """ok says that the ServerApp ended without an error."""
+    reason: _builtins.str
+    """reason is an UPPER_SNAKE constant when it did not."""
+    message: _builtins.str
+    """message explains it to people, in at most 1,000 characters."""
+    def __init__(
+        self,
+        *,
+        ok: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "ok", b"ok", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunOutcome: _TypeAlias = RunOutcome  # noqa: Y015
 
 @_typing.final
 class ReportRoundResponse(_message.Message):
@@ -289,12 +441,19 @@ class ReportRoundResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def run(self) -> _federated_pb2.Run:
+        """run is as it is now."""
+
     def __init__(
         self,
+        *,
+        run: _federated_pb2.Run | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,16 +466,20 @@ class CancelRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """run_id is the run."""
+    reason: _builtins.str
+    """reason is for the people at the sites."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -420,19 +583,19 @@ class GetArtifactsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    URLS_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def urls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """urls are pre-signed downloads."""
+    def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[_federated_pb2.Artifact]:
+        """artifacts are in the order in which they were first reported."""
 
     def __init__(
         self,
         *,
-        urls: _abc.Iterable[_builtins.str] | None = ...,
+        artifacts: _abc.Iterable[_federated_pb2.Artifact] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["urls", b"urls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifacts", b"artifacts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class FederationServiceStub:
-    """FederationService runs Flower apps over sites. None of it is built yet: every RPC answers UNIMPLEMENTED with the reason.
+    """FederationService runs Flower apps over sites. A run is visible to its aggregator and to its sites; to everybody else
+    it does not exist.
     """
 
     def __init__(self, channel):
@@ -54,6 +55,16 @@ class FederationServiceStub:
                 '/mesh.federated.v1.FederationService/WatchRun',
                 request_serializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.WatchRunRequest.SerializeToString,
                 response_deserializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.WatchRunResponse.FromString,
+                _registered_method=True)
+        self.GetRunBundle = channel.unary_unary(
+                '/mesh.federated.v1.FederationService/GetRunBundle',
+                request_serializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.GetRunBundleRequest.SerializeToString,
+                response_deserializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.GetRunBundleResponse.FromString,
+                _registered_method=True)
+        self.ReportSite = channel.unary_unary(
+                '/mesh.federated.v1.FederationService/ReportSite',
+                request_serializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.ReportSiteRequest.SerializeToString,
+                response_deserializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.ReportSiteResponse.FromString,
                 _registered_method=True)
         self.AcquireServerTask = channel.unary_unary(
                 '/mesh.federated.v1.FederationService/AcquireServerTask',
@@ -83,13 +94,17 @@ class FederationServiceStub:
 
 
 class FederationServiceServicer:
-    """FederationService runs Flower apps over sites. None of it is built yet: every RPC answers UNIMPLEMENTED with the reason.
+    """FederationService runs Flower apps over sites. A run is visible to its aggregator and to its sites; to everybody else
+    it does not exist.
     """
 
     def CreateRun(self, request, context):
-        """CreateRun creates a run that ties the approvals of all sites together.
+        """CreateRun creates a run that ties the approvals of all sites together; the caller is its aggregator.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * INVALID_ARGUMENT (RUN_INVALID): sites, dataset, rounds, minimum or deadline make no run; metadata `field`.
+        * INVALID_ARGUMENT (BUNDLE_INVALID): the app bundle is none, or lacks a component; the message says what.
+        * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the bundle has more than 4 MiB.
+        * UNAVAILABLE (SUPERLINK_AWAY): Flower's SuperLink does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,70 +113,99 @@ class FederationServiceServicer:
     def GetRun(self, request, context):
         """GetRun gives one run.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """ListRuns lists runs.
+        """ListRuns lists the runs that the caller has a part in, newest first.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * INVALID_ARGUMENT (PAGE_TOKEN_INVALID): not a page token of this list.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchRun(self, request, context):
-        """WatchRun streams rounds and per-site state of a run.
+        """WatchRun streams a run, at once and whenever it changes, until it is final. An empty run_id streams every run of
+        which the caller is the aggregator, without end.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRunBundle(self, request, context):
+        """GetRunBundle gives the app bundle of a run.
+        Errors:
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportSite(self, request, context):
+        """ReportSite takes a site's word on its own part in a run.
+        Errors:
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller is none of its sites.
+        * FAILED_PRECONDITION (WRONG_STATE): the run is final, or the site is out of it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AcquireServerTask(self, request, context):
-        """AcquireServerTask gives the run's aggregator its task; nobody else.
+        """AcquireServerTask gives the run's aggregator its task; nobody else. The run is RUNNING from then on.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+        * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+        * FAILED_PRECONDITION (APPROVAL_MISSING): too few sites have approved, or some may still do so before the deadline.
+        * FAILED_PRECONDITION (TASK_TAKEN): another process of the aggregator has the task.
+        * FAILED_PRECONDITION (WRONG_STATE): the run is final.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReportRound(self, request, context):
-        """ReportRound takes the aggregator's report of a round.
+        """ReportRound takes the aggregator's report: proposals sent, a phase, artifacts, or the end.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+        * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+        * FAILED_PRECONDITION (WRONG_STATE): the run is final.
+        * INVALID_ARGUMENT (REPORT_INVALID): it names a site that is none of the run's, or is too large.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """CancelRun cancels a run.
+        """CancelRun cancels a run for its aggregator: every task of it ends within 10 s.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+        * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+        * FAILED_PRECONDITION (WRONG_STATE): the run is final.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeRun(self, request, context):
-        """ResumeRun resumes a run from its last checkpoint.
+        """ResumeRun resumes a run from its last checkpoint. It is not built yet: start a new run from the checkpoint.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * UNIMPLEMENTED (UNIMPLEMENTED): runs cannot be resumed yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetArtifacts(self, request, context):
-        """GetArtifacts gives URLs of a run's artifacts.
+        """GetArtifacts names a run's artifacts.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,6 +233,16 @@ def add_FederationServiceServicer_to_server(servicer, server):
                     servicer.WatchRun,
                     request_deserializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.WatchRunRequest.FromString,
                     response_serializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.WatchRunResponse.SerializeToString,
+            ),
+            'GetRunBundle': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRunBundle,
+                    request_deserializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.GetRunBundleRequest.FromString,
+                    response_serializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.GetRunBundleResponse.SerializeToString,
+            ),
+            'ReportSite': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportSite,
+                    request_deserializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.ReportSiteRequest.FromString,
+                    response_serializer=mesh_dot_federated_dot_v1_dot_federated__service__pb2.ReportSiteResponse.SerializeToString,
             ),
             'AcquireServerTask': grpc.unary_unary_rpc_method_handler(
                     servicer.AcquireServerTask,
@@ -224,7 +278,8 @@ def add_FederationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class FederationService:
-    """FederationService runs Flower apps over sites. None of it is built yet: every RPC answers UNIMPLEMENTED with the reason.
+    """FederationService runs Flower apps over sites. A run is visible to its aggregator and to its sites; to everybody else
+    it does not exist.
     """
 
     @staticmethod
@@ -325,6 +380,60 @@ class FederationService:
             '/mesh.federated.v1.FederationService/WatchRun',
             mesh_dot_federated_dot_v1_dot_federated__service__pb2.WatchRunRequest.SerializeToString,
             mesh_dot_federated_dot_v1_dot_federated__service__pb2.WatchRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRunBundle(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.federated.v1.FederationService/GetRunBundle',
+            mesh_dot_federated_dot_v1_dot_federated__service__pb2.GetRunBundleRequest.SerializeToString,
+            mesh_dot_federated_dot_v1_dot_federated__service__pb2.GetRunBundleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.federated.v1.FederationService/ReportSite',
+            mesh_dot_federated_dot_v1_dot_federated__service__pb2.ReportSiteRequest.SerializeToString,
+            mesh_dot_federated_dot_v1_dot_federated__service__pb2.ReportSiteResponse.FromString,
             options,
             channel_credentials,
             insecure,

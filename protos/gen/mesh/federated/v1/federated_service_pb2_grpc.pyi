@@ -27,111 +27,165 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FederationServiceStub:
-    """FederationService runs Flower apps over sites. None of it is built yet: every RPC answers UNIMPLEMENTED with the reason."""
+    """FederationService runs Flower apps over sites. A run is visible to its aggregator and to its sites; to everybody else
+    it does not exist.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FederationServiceAsyncStub: ...
     CreateRun: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.CreateRunRequest, _federated_service_pb2.CreateRunResponse]
-    """CreateRun creates a run that ties the approvals of all sites together.
+    """CreateRun creates a run that ties the approvals of all sites together; the caller is its aggregator.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * INVALID_ARGUMENT (RUN_INVALID): sites, dataset, rounds, minimum or deadline make no run; metadata `field`.
+    * INVALID_ARGUMENT (BUNDLE_INVALID): the app bundle is none, or lacks a component; the message says what.
+    * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the bundle has more than 4 MiB.
+    * UNAVAILABLE (SUPERLINK_AWAY): Flower's SuperLink does not answer.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.GetRunRequest, _federated_service_pb2.GetRunResponse]
     """GetRun gives one run.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
     """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.ListRunsRequest, _federated_service_pb2.ListRunsResponse]
-    """ListRuns lists runs.
+    """ListRuns lists the runs that the caller has a part in, newest first.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * INVALID_ARGUMENT (PAGE_TOKEN_INVALID): not a page token of this list.
     """
     WatchRun: _grpc.UnaryStreamMultiCallable[_federated_service_pb2.WatchRunRequest, _federated_service_pb2.WatchRunResponse]
-    """WatchRun streams rounds and per-site state of a run.
+    """WatchRun streams a run, at once and whenever it changes, until it is final. An empty run_id streams every run of
+    which the caller is the aggregator, without end.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+    """
+    GetRunBundle: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.GetRunBundleRequest, _federated_service_pb2.GetRunBundleResponse]
+    """GetRunBundle gives the app bundle of a run.
+    Errors:
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+    """
+    ReportSite: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.ReportSiteRequest, _federated_service_pb2.ReportSiteResponse]
+    """ReportSite takes a site's word on its own part in a run.
+    Errors:
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller is none of its sites.
+    * FAILED_PRECONDITION (WRONG_STATE): the run is final, or the site is out of it.
     """
     AcquireServerTask: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.AcquireServerTaskRequest, _federated_service_pb2.AcquireServerTaskResponse]
-    """AcquireServerTask gives the run's aggregator its task; nobody else.
+    """AcquireServerTask gives the run's aggregator its task; nobody else. The run is RUNNING from then on.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+    * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+    * FAILED_PRECONDITION (APPROVAL_MISSING): too few sites have approved, or some may still do so before the deadline.
+    * FAILED_PRECONDITION (TASK_TAKEN): another process of the aggregator has the task.
+    * FAILED_PRECONDITION (WRONG_STATE): the run is final.
     """
     ReportRound: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.ReportRoundRequest, _federated_service_pb2.ReportRoundResponse]
-    """ReportRound takes the aggregator's report of a round.
+    """ReportRound takes the aggregator's report: proposals sent, a phase, artifacts, or the end.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+    * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+    * FAILED_PRECONDITION (WRONG_STATE): the run is final.
+    * INVALID_ARGUMENT (REPORT_INVALID): it names a site that is none of the run's, or is too large.
     """
     CancelRun: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.CancelRunRequest, _federated_service_pb2.CancelRunResponse]
-    """CancelRun cancels a run.
+    """CancelRun cancels a run for its aggregator: every task of it ends within 10 s.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+    * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+    * FAILED_PRECONDITION (WRONG_STATE): the run is final.
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.ResumeRunRequest, _federated_service_pb2.ResumeRunResponse]
-    """ResumeRun resumes a run from its last checkpoint.
+    """ResumeRun resumes a run from its last checkpoint. It is not built yet: start a new run from the checkpoint.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * UNIMPLEMENTED (UNIMPLEMENTED): runs cannot be resumed yet.
     """
     GetArtifacts: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.GetArtifactsRequest, _federated_service_pb2.GetArtifactsResponse]
-    """GetArtifacts gives URLs of a run's artifacts.
+    """GetArtifacts names a run's artifacts.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
     """
 
 @_typing.type_check_only
 class FederationServiceAsyncStub(FederationServiceStub):
-    """FederationService runs Flower apps over sites. None of it is built yet: every RPC answers UNIMPLEMENTED with the reason."""
+    """FederationService runs Flower apps over sites. A run is visible to its aggregator and to its sites; to everybody else
+    it does not exist.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.CreateRunRequest, _federated_service_pb2.CreateRunResponse]  # type: ignore[assignment]
-    """CreateRun creates a run that ties the approvals of all sites together.
+    """CreateRun creates a run that ties the approvals of all sites together; the caller is its aggregator.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * INVALID_ARGUMENT (RUN_INVALID): sites, dataset, rounds, minimum or deadline make no run; metadata `field`.
+    * INVALID_ARGUMENT (BUNDLE_INVALID): the app bundle is none, or lacks a component; the message says what.
+    * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the bundle has more than 4 MiB.
+    * UNAVAILABLE (SUPERLINK_AWAY): Flower's SuperLink does not answer.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.GetRunRequest, _federated_service_pb2.GetRunResponse]  # type: ignore[assignment]
     """GetRun gives one run.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
     """
     ListRuns: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.ListRunsRequest, _federated_service_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """ListRuns lists runs.
+    """ListRuns lists the runs that the caller has a part in, newest first.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * INVALID_ARGUMENT (PAGE_TOKEN_INVALID): not a page token of this list.
     """
     WatchRun: _aio.UnaryStreamMultiCallable[_federated_service_pb2.WatchRunRequest, _federated_service_pb2.WatchRunResponse]  # type: ignore[assignment]
-    """WatchRun streams rounds and per-site state of a run.
+    """WatchRun streams a run, at once and whenever it changes, until it is final. An empty run_id streams every run of
+    which the caller is the aggregator, without end.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+    """
+    GetRunBundle: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.GetRunBundleRequest, _federated_service_pb2.GetRunBundleResponse]  # type: ignore[assignment]
+    """GetRunBundle gives the app bundle of a run.
+    Errors:
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+    """
+    ReportSite: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.ReportSiteRequest, _federated_service_pb2.ReportSiteResponse]  # type: ignore[assignment]
+    """ReportSite takes a site's word on its own part in a run.
+    Errors:
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller is none of its sites.
+    * FAILED_PRECONDITION (WRONG_STATE): the run is final, or the site is out of it.
     """
     AcquireServerTask: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.AcquireServerTaskRequest, _federated_service_pb2.AcquireServerTaskResponse]  # type: ignore[assignment]
-    """AcquireServerTask gives the run's aggregator its task; nobody else.
+    """AcquireServerTask gives the run's aggregator its task; nobody else. The run is RUNNING from then on.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+    * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+    * FAILED_PRECONDITION (APPROVAL_MISSING): too few sites have approved, or some may still do so before the deadline.
+    * FAILED_PRECONDITION (TASK_TAKEN): another process of the aggregator has the task.
+    * FAILED_PRECONDITION (WRONG_STATE): the run is final.
     """
     ReportRound: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.ReportRoundRequest, _federated_service_pb2.ReportRoundResponse]  # type: ignore[assignment]
-    """ReportRound takes the aggregator's report of a round.
+    """ReportRound takes the aggregator's report: proposals sent, a phase, artifacts, or the end.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+    * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+    * FAILED_PRECONDITION (WRONG_STATE): the run is final.
+    * INVALID_ARGUMENT (REPORT_INVALID): it names a site that is none of the run's, or is too large.
     """
     CancelRun: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.CancelRunRequest, _federated_service_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """CancelRun cancels a run.
+    """CancelRun cancels a run for its aggregator: every task of it ends within 10 s.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+    * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+    * FAILED_PRECONDITION (WRONG_STATE): the run is final.
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.ResumeRunRequest, _federated_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
-    """ResumeRun resumes a run from its last checkpoint.
+    """ResumeRun resumes a run from its last checkpoint. It is not built yet: start a new run from the checkpoint.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * UNIMPLEMENTED (UNIMPLEMENTED): runs cannot be resumed yet.
     """
     GetArtifacts: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.GetArtifactsRequest, _federated_service_pb2.GetArtifactsResponse]  # type: ignore[assignment]
-    """GetArtifacts gives URLs of a run's artifacts.
+    """GetArtifacts names a run's artifacts.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+    * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
     """
 
 class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """FederationService runs Flower apps over sites. None of it is built yet: every RPC answers UNIMPLEMENTED with the reason."""
+    """FederationService runs Flower apps over sites. A run is visible to its aggregator and to its sites; to everybody else
+    it does not exist.
+    """
 
     @_abc_1.abstractmethod
     def CreateRun(
@@ -139,9 +193,12 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federated_service_pb2.CreateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federated_service_pb2.CreateRunResponse, _abc.Awaitable[_federated_service_pb2.CreateRunResponse]]:
-        """CreateRun creates a run that ties the approvals of all sites together.
+        """CreateRun creates a run that ties the approvals of all sites together; the caller is its aggregator.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * INVALID_ARGUMENT (RUN_INVALID): sites, dataset, rounds, minimum or deadline make no run; metadata `field`.
+        * INVALID_ARGUMENT (BUNDLE_INVALID): the app bundle is none, or lacks a component; the message says what.
+        * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the bundle has more than 4 MiB.
+        * UNAVAILABLE (SUPERLINK_AWAY): Flower's SuperLink does not answer.
         """
 
     @_abc_1.abstractmethod
@@ -152,7 +209,7 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_federated_service_pb2.GetRunResponse, _abc.Awaitable[_federated_service_pb2.GetRunResponse]]:
         """GetRun gives one run.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
         """
 
     @_abc_1.abstractmethod
@@ -161,9 +218,9 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federated_service_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federated_service_pb2.ListRunsResponse, _abc.Awaitable[_federated_service_pb2.ListRunsResponse]]:
-        """ListRuns lists runs.
+        """ListRuns lists the runs that the caller has a part in, newest first.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * INVALID_ARGUMENT (PAGE_TOKEN_INVALID): not a page token of this list.
         """
 
     @_abc_1.abstractmethod
@@ -172,9 +229,33 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federated_service_pb2.WatchRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_federated_service_pb2.WatchRunResponse], _abc.AsyncIterator[_federated_service_pb2.WatchRunResponse]]:
-        """WatchRun streams rounds and per-site state of a run.
+        """WatchRun streams a run, at once and whenever it changes, until it is final. An empty run_id streams every run of
+        which the caller is the aggregator, without end.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+        """
+
+    @_abc_1.abstractmethod
+    def GetRunBundle(
+        self,
+        request: _federated_service_pb2.GetRunBundleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federated_service_pb2.GetRunBundleResponse, _abc.Awaitable[_federated_service_pb2.GetRunBundleResponse]]:
+        """GetRunBundle gives the app bundle of a run.
+        Errors:
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+        """
+
+    @_abc_1.abstractmethod
+    def ReportSite(
+        self,
+        request: _federated_service_pb2.ReportSiteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_federated_service_pb2.ReportSiteResponse, _abc.Awaitable[_federated_service_pb2.ReportSiteResponse]]:
+        """ReportSite takes a site's word on its own part in a run.
+        Errors:
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller is none of its sites.
+        * FAILED_PRECONDITION (WRONG_STATE): the run is final, or the site is out of it.
         """
 
     @_abc_1.abstractmethod
@@ -183,9 +264,13 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federated_service_pb2.AcquireServerTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federated_service_pb2.AcquireServerTaskResponse, _abc.Awaitable[_federated_service_pb2.AcquireServerTaskResponse]]:
-        """AcquireServerTask gives the run's aggregator its task; nobody else.
+        """AcquireServerTask gives the run's aggregator its task; nobody else. The run is RUNNING from then on.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+        * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+        * FAILED_PRECONDITION (APPROVAL_MISSING): too few sites have approved, or some may still do so before the deadline.
+        * FAILED_PRECONDITION (TASK_TAKEN): another process of the aggregator has the task.
+        * FAILED_PRECONDITION (WRONG_STATE): the run is final.
         """
 
     @_abc_1.abstractmethod
@@ -194,9 +279,12 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federated_service_pb2.ReportRoundRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federated_service_pb2.ReportRoundResponse, _abc.Awaitable[_federated_service_pb2.ReportRoundResponse]]:
-        """ReportRound takes the aggregator's report of a round.
+        """ReportRound takes the aggregator's report: proposals sent, a phase, artifacts, or the end.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+        * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+        * FAILED_PRECONDITION (WRONG_STATE): the run is final.
+        * INVALID_ARGUMENT (REPORT_INVALID): it names a site that is none of the run's, or is too large.
         """
 
     @_abc_1.abstractmethod
@@ -205,9 +293,11 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federated_service_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federated_service_pb2.CancelRunResponse, _abc.Awaitable[_federated_service_pb2.CancelRunResponse]]:
-        """CancelRun cancels a run.
+        """CancelRun cancels a run for its aggregator: every task of it ends within 10 s.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
+        * PERMISSION_DENIED (NOT_THE_AGGREGATOR): the caller is a site of the run only.
+        * FAILED_PRECONDITION (WRONG_STATE): the run is final.
         """
 
     @_abc_1.abstractmethod
@@ -216,9 +306,9 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federated_service_pb2.ResumeRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federated_service_pb2.ResumeRunResponse, _abc.Awaitable[_federated_service_pb2.ResumeRunResponse]]:
-        """ResumeRun resumes a run from its last checkpoint.
+        """ResumeRun resumes a run from its last checkpoint. It is not built yet: start a new run from the checkpoint.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * UNIMPLEMENTED (UNIMPLEMENTED): runs cannot be resumed yet.
         """
 
     @_abc_1.abstractmethod
@@ -227,9 +317,9 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _federated_service_pb2.GetArtifactsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_federated_service_pb2.GetArtifactsResponse, _abc.Awaitable[_federated_service_pb2.GetArtifactsResponse]]:
-        """GetArtifacts gives URLs of a run's artifacts.
+        """GetArtifacts names a run's artifacts.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): federated learning comes with the superlink service.
+        * NOT_FOUND (RUN_UNKNOWN): there is none, or the caller has no part in it.
         """
 
 def add_FederationServiceServicer_to_server(servicer: FederationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""Flower apps over datasites: bundles, sealing, the egress gate, the site executor and the aggregator."""
