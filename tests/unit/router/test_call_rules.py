@@ -271,6 +271,11 @@ def _tree() -> RuleTree:
         ("alice@x.example", "app_data/rds/rpc/other/call", Level.WRITE, False),
         ("alice@x.example", "app_data/rds/rpc/submit/call", Level.READ, True),
         ("guest", "app_data/rds/rpc/submit/call", Level.WRITE, False),
+        ("alice@x.example", "app_data/fl/rpc/propose/call", Level.WRITE, True),
+        ("alice@x.example", "app_data/fl/rpc/status/call", Level.WRITE, True),
+        ("alice@x.example", "app_data/fl/rpc/approve/call", Level.WRITE, False),
+        ("guest", "app_data/fl/rpc/propose/call", Level.WRITE, False),
+        ("", "app_data/fl/rpc/propose/call", Level.WRITE, False),
         ("", "app_data/rds/rpc/submit/call", Level.WRITE, False),
         ("alice@x.example", "app_data/rds/results/alice@x.example/1/status.json", Level.READ, True),
         ("eve@z.example", "app_data/rds/results/alice@x.example/1/status.json", Level.READ, False),
@@ -289,5 +294,6 @@ def test_standard_layout_is_the_owners():
         f"{SITE}/public/syft.pub.yaml",
         f"{SITE}/app_data/rds/rpc/syft.pub.yaml",
         f"{SITE}/app_data/rds/results/syft.pub.yaml",
+        f"{SITE}/app_data/fl/rpc/syft.pub.yaml",
     }
     assert str(call_path(GOOD.directory)) == f"{SITE}/app_data/chat/rpc/a/b/call"

@@ -32,6 +32,13 @@ rules:
     access:
       write: ["USER"]
 """,
+        "app_data/fl/rpc/": """\
+# Whoever has an account may propose a federated run; the owner decides about each.
+rules:
+  - pattern: "{propose,status}/**"
+    access:
+      write: ["USER"]
+""",
         f"{RESULTS_FOLDER}/": """\
 # Results lie in a folder per recipient, who alone reads them.
 rules:
