@@ -7,10 +7,11 @@ from enum import StrEnum
 
 
 class TrafficKind(StrEnum):
-    """What the bytes were: bodies at the object store, or messages of the hub's services."""
+    """What the bytes were: bodies at the object store, messages of the hub's services, or a SuperNode's talk."""
 
     OBJECT = "object"
     MESSAGE = "message"
+    UPDATE = "update"
 
 
 class Traffic:

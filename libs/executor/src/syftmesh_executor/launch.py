@@ -126,6 +126,7 @@ class Launcher:
         *,
         log_bytes: int,
         confine: Callable[[int], None],
+        channel: Sequence[int] = (),
     ) -> AsyncIterator[Sandbox]:
         """Bring a sandbox up to its gate; leaving the context ends everything inside.
 
@@ -134,6 +135,7 @@ class Launcher:
             command: What to execute inside once the gate opens.
             log_bytes: Cap of each kept stream.
             confine: Puts the limits on process 1, given by pid, before it starts anything.
+            channel: Descriptors that the job inherits; the caller closes its own copies afterwards.
 
         Raises:
             LaunchError: It does not come up.
@@ -141,7 +143,7 @@ class Launcher:
         async with contextlib.AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(SETUP_TIMEOUT_S):
-                    sandbox = await self._bring_up(stack, arguments, command, log_bytes, confine)
+                    sandbox = await self._bring_up(stack, arguments, command, log_bytes, confine, channel)
             except TimeoutError as error:
                 raise LaunchError("the sandbox did not come up in time") from error
             except OSError as error:
@@ -155,6 +157,7 @@ class Launcher:
         command: Sequence[str],
         log_bytes: int,
         confine: Callable[[int], None],
+        channel: Sequence[int],
     ) -> Sandbox:
         with contextlib.ExitStack() as handed_over:
             sync = stack.enter_context(contextlib.ExitStack())
@@ -188,7 +191,7 @@ class Launcher:
                 stderr=err_write,
                 cwd="/",
                 env={},
-                pass_fds=[file.fileno() for file in inherited],
+                pass_fds=[*(file.fileno() for file in inherited), *channel],
             )
             outer_fd = descriptor.process(sync, outer.pid)
             sync.callback(_reap, outer, outer_fd)

@@ -112,6 +112,8 @@ def job_environment(
         "PYTHONDONTWRITEBYTECODE": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
+    if spec.channel is not None:
+        environment["CHANNEL"] = ",".join(map(str, spec.channel_fds))
     environment.update({name: host[name] for name in NUMERIC_LIBRARY_VARIABLES if name in host})
     return environment
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
@@ -68,6 +69,9 @@ class RunSpec:
         output_dir: Folder on the host that receives the checked output; created, must be empty.
         parameters: JSON values, given to the code as the text of ``PARAMETERS``.
         limits: What the run may use.
+        channel: The ends of two pipes that the code inherits, for reading and for writing; it finds their
+            numbers as ``r,w`` in ``CHANNEL``. The executor closes them here once the code has them, so that
+            whoever holds the other ends reads an end of file when the run is over.
     """
 
     run_id: str
@@ -77,6 +81,17 @@ class RunSpec:
     output_dir: Path
     parameters: Mapping[str, object] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    channel: tuple[FileIO, FileIO] | None = None
+
+    @property
+    def channel_fds(self) -> tuple[int, ...]:
+        """The descriptors of `channel`, none without one."""
+        return tuple(end.fileno() for end in self.channel or ())
+
+    def close_channel(self) -> None:
+        """Close this side's copies of `channel`; once more does nothing."""
+        for end in self.channel or ():
+            end.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,10 @@ class ProcessExecutor:
         self._roster.check(spec.run_id)
         check_spec(spec)
         with self._roster.entry(spec.run_id) as ending:
-            return await self._run(spec, ending)
+            try:
+                return await self._run(spec, ending)
+            finally:
+                spec.close_channel()
 
     async def cancel(self, run_id: str) -> None:
         """End a run; see `Executor.cancel`."""
@@ -106,7 +109,9 @@ class ProcessExecutor:
             cwd=spec.code_dir,
             env=dict(environment),
             start_new_session=True,
+            pass_fds=spec.channel_fds,
         )
+        spec.close_channel()
         group = transport.get_pid()
         deadline = loop.call_later(spec.limits.wall_s, _end, ending, EndReason.TIMEOUT)
         try:

@@ -129,13 +129,16 @@ class SandboxExecutor:
                 [str(self._runtime.python), spec.entrypoint],
                 log_bytes=spec.limits.log_bytes,
                 confine=lambda pid: plan.apply(spec.limits, pid, group),
+                channel=spec.channel_fds,
             ) as sandbox:
+                spec.close_channel()
                 outcome = await _finish(spec, sandbox, group, ending, started_ms)
         except LaunchError as error:
             outcome = RunOutcome(
                 EndReason.ISOLATION_FAILED, None, started_ms, started_ms, b"", b"", detail=str(error)
             )
         finally:
+            spec.close_channel()
             if group is not None:
                 await asyncio.shield(asyncio.to_thread(group.remove))
         return replace(outcome, ended_ms=self._clock.now_ms())

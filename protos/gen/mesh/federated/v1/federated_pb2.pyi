@@ -224,6 +224,7 @@ class SiteRun(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CONNECTED_FIELD_NUMBER: _builtins.int
     UPDATED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """site is the datasite's e-mail."""
     state: Global___SiteState.ValueType
@@ -234,6 +235,10 @@ class SiteRun(_message.Message):
     """connected says that its SuperNode was heard lately."""
     updated_unix_ms: _builtins.int
     """updated_unix_ms is when state changed last."""
+    node_id: _builtins.int
+    """node_id is the Flower node of the site's SuperNode now, 0 before it was there; the hub's word, which nothing rests on:
+    what goes to another site's node cannot be opened there.
+    """
     def __init__(
         self,
         *,
@@ -242,10 +247,11 @@ class SiteRun(_message.Message):
         reason: _builtins.str = ...,
         connected: _builtins.bool = ...,
         updated_unix_ms: _builtins.int = ...,
+        node_id: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "reason", b"reason", "site", b"site", "state", b"state", "updated_unix_ms", b"updated_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connected", b"connected", "node_id", b"node_id", "reason", b"reason", "site", b"site", "state", b"state", "updated_unix_ms", b"updated_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
