@@ -6,13 +6,12 @@ import stat
 from pathlib import Path
 
 import pytest
-from syftmesh_core.errors import InvalidInput, NotFound, Unavailable, WrongState
+from syftmesh_core.errors import InvalidInput, NotFound, Unavailable, WrongState, mesh_error
 from syftmesh_kit.settings import load_settings
 from syftmesh_runner.settings import RunnerSettings
 from syftmesh_standalone.options import HubPlace, parse_sites
 from syftmesh_standalone.preflight import (
     known_sites,
-    mesh_error,
     prepare_state,
     require_sandbox,
     require_space,

@@ -187,3 +187,10 @@ BY_CODE: Mapping[str, type[MeshError]] = {
         Internal,
     )
 }
+
+
+def mesh_error(error: BaseException) -> MeshError | None:
+    """Return the error of the taxonomy that `error` is, or the first that the group `error` holds."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for inner in error.exceptions if (found := mesh_error(inner))), None)
+    return error if isinstance(error, MeshError) else None

@@ -17,9 +17,16 @@ from mesh.federated.v1 import proposal_pb2
 from mesh.rpc.v1.content_pb2 import RequestContent
 from syftmesh_client.node import Node
 from syftmesh_core.enc import canonical_json
-from syftmesh_core.errors import IntegrityFailure, InvalidInput, MeshError, NotFound, Unavailable, WrongState
+from syftmesh_core.errors import (
+    IntegrityFailure,
+    InvalidInput,
+    MeshError,
+    NotFound,
+    Unavailable,
+    WrongState,
+    mesh_error,
+)
 from syftmesh_executor.port import Executor
-from syftmesh_kit.errors import mesh_error
 
 from syftmesh_flower.bundle import Bundle, build_bundle, fused_config, read_bundle
 from syftmesh_flower.run_folder import RunFolder, safe_name

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -159,7 +160,7 @@ class GridDesk:
         heads: list[dict[str, Any]] = []
         contents: list[bytes] = []
         for message in came:
-            head, content = await self._off(lambda message=message: self._opened(message))
+            head, content = await self._off(partial(self._opened, message))
             if content is not None:
                 head["content"] = len(contents)
                 contents.append(content)
@@ -241,7 +242,7 @@ class GridDesk:
         }
         reason, size, content = "", 0, None
         if message.has_error():
-            reason = _constant(message.error.reason)
+            reason = _constant(message.error.reason or "")
             head |= {"code": message.error.code, "reason": reason}
         else:
             try:

@@ -23,6 +23,7 @@ from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import MeshError, Unavailable
 from syftmesh_core.layout import standard_layout
 
+from syftmesh_agent.adapters.supernode_watch import SuperNodeWatch
 from syftmesh_agent.consumers import UnknownApp
 from syftmesh_agent.domain.status import AgentStatus
 from syftmesh_agent.servicer import PUBLIC_METHODS, SERVICE, AgentServicer
@@ -30,6 +31,7 @@ from syftmesh_agent.settings import AgentSettings
 
 SOCKET_FILE: Final = "agent.sock"
 DATABASE_FILE: Final = "agent.sqlite"
+SUPERNODE_FOLDER: Final = "supernode"
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 10.0
 _KEEP_S: Final = 10.0
@@ -152,13 +154,18 @@ class AgentModule:
         ) as node:
             self._node = node
             self._loop = node.serving(self._inbox, self._apps, audit=_note_refusal)
-            side = asyncio.create_task(self._accompany(node, self._loop))
+            side = [asyncio.create_task(self._accompany(node, self._loop))]
+            if settings.runner_socket is not None:
+                watch = SuperNodeWatch(
+                    node, settings.hub_url, settings.runner_socket, settings.folder / SUPERNODE_FOLDER
+                )
+                side.append(asyncio.create_task(watch.run()))
             try:
                 await self._loop.run(self._stop)
             finally:
-                side.cancel()
-                with suppress(asyncio.CancelledError):
-                    await side
+                for task in side:
+                    task.cancel()
+                await asyncio.wait(side)
 
     async def _accompany(self, node: Node, loop: ServingLoop) -> None:
         """Look at the layout once connected, then keep the traffic counters."""

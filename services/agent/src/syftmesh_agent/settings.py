@@ -29,3 +29,6 @@ class AgentSettings(ServiceSettings):
 
     passphrase_file: Path | None = None
     """File of mode 0600 with the passphrase of the key store, when it has one."""
+
+    runner_socket: Path | None = None
+    """The runner's socket, where the agent hears whether a SuperNode is needed; None: it never runs one."""

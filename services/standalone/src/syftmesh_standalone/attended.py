@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 import structlog
-from syftmesh_core.errors import MeshError
+from syftmesh_core.errors import MeshError, mesh_error
 from syftmesh_kit.run import run_service
 from syftmesh_kit.telemetry import configure_telemetry
 
@@ -20,7 +20,7 @@ from syftmesh_standalone.detach import LOG_FILE
 from syftmesh_standalone.info import MeshInfo, remove_info
 from syftmesh_standalone.mesh import run_mesh
 from syftmesh_standalone.options import MeshOptions
-from syftmesh_standalone.preflight import mesh_error, prepare_state
+from syftmesh_standalone.preflight import prepare_state
 
 _LOG_BYTES: Final = 8 * 1024 * 1024
 _EXIT_INTERRUPTED: Final = 130

@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, SystemClock, to_datetime
+from syftmesh_core.errors import mesh_error
 from syftmesh_kit.interceptor.metric import RpcMetrics
 
 from syftmesh_standalone.info import MeshInfo, move_profiles, remove_info, write_info
@@ -22,7 +23,6 @@ from syftmesh_standalone.options import HubPlace, MeshOptions, local_token
 from syftmesh_standalone.preflight import (
     choose_ports,
     known_sites,
-    mesh_error,
     prepare_state,
     require_sandbox,
     require_space,

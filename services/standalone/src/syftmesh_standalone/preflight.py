@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from syftmesh_client.profile import HUB_FOLDER
-from syftmesh_core.errors import MeshError, Unavailable, WrongState
+from syftmesh_core.errors import Unavailable, WrongState
 from syftmesh_core.principal import is_principal
 from syftmesh_kit.process import free_ports, is_free
 
@@ -120,13 +120,6 @@ def known_sites(state: Path) -> tuple[str, ...]:
     except OSError:
         return ()
     return tuple(name for name in names if is_principal(name))
-
-
-def mesh_error(error: BaseException) -> MeshError | None:
-    """Return the error of the taxonomy that `error` is, or the first that the group `error` holds."""
-    if isinstance(error, BaseExceptionGroup):
-        return next((found for inner in error.exceptions if (found := mesh_error(inner))), None)
-    return error if isinstance(error, MeshError) else None
 
 
 def _in_use(port: int, role: str, option: str, why: str) -> Unavailable:

@@ -161,7 +161,13 @@ def hub_specs(place: HubPlace, stores: Stores) -> list[ServiceSpec]:
 def site_specs(state: Path, email: str, server: str, token: Path) -> list[ServiceSpec]:
     """Return agent and runner of a site; they listen on the sockets in its folder."""
     folders = SiteFolders.of(state, email)
-    agent = {"folder": str(folders.agent), "hub_url": server, "local_token_file": str(token), "listen": ""}
+    agent = {
+        "folder": str(folders.agent),
+        "hub_url": server,
+        "local_token_file": str(token),
+        "listen": "",
+        "runner_socket": str(folders.runner / RUNNER_SOCKET),
+    }
     runner = {
         "state_dir": str(folders.runner),
         "keystore_dir": str(folders.runner_keys),

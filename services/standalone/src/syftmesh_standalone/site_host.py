@@ -16,6 +16,7 @@ from syftmesh_agent.settings import AgentSettings
 from syftmesh_client.node import NodeLogin, open_node
 from syftmesh_client.site import SiteFolders
 from syftmesh_core.clock import Clock
+from syftmesh_core.errors import mesh_error
 from syftmesh_executor.sandbox import SandboxExecutor
 from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.interceptor import ServerInterceptor
@@ -25,7 +26,7 @@ from syftmesh_kit.settings import load_settings
 from syftmesh_runner.app import build as build_runner
 from syftmesh_runner.settings import RunnerSettings
 
-from syftmesh_standalone.preflight import mesh_error
+from syftmesh_standalone.options import RUNNER_SOCKET
 from syftmesh_standalone.readiness import host_ready
 
 Report = Callable[[str], None]
@@ -143,6 +144,7 @@ class SiteHost:
             folder=self._folders.agent,
             hub_url=context.server,
             local_token_file=context.local_token,
+            runner_socket=self._folders.runner / RUNNER_SOCKET,
         )
         module = await build_agent(settings, clock=context.clock)
         await self._serve(module, listen_address(settings), stop, self._agent_ready)

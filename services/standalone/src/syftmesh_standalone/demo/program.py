@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from syftmesh_core.clock import Clock, Random, SystemClock, system_random
-from syftmesh_core.errors import WrongState
+from syftmesh_core.errors import WrongState, mesh_error
 
 from syftmesh_standalone.demo.child import DemoMesh
 from syftmesh_standalone.demo.plan import STEPS
 from syftmesh_standalone.demo.report import document, table
 from syftmesh_standalone.demo.step import Step, StepResult, Tell, run_steps
 from syftmesh_standalone.demo.story import OWNERS, Story
-from syftmesh_standalone.preflight import mesh_error
 
 STATE_NOT_EMPTY: Final = "STATE_NOT_EMPTY"
 
