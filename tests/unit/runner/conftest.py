@@ -25,6 +25,7 @@ from syftmesh_executor.archive import pack_code
 from syftmesh_executor.port import Check, EndReason, OutputFile, ProbeReport, RunOutcome, RunSpec
 from syftmesh_runner import convert
 from syftmesh_runner.app import RunnerModule, Surroundings, assemble
+from syftmesh_runner.domain.federated_port import HubRun
 from syftmesh_runner.settings import RunnerSettings
 
 OWNER = "alice@hospital.example"
@@ -144,6 +145,34 @@ class FakeRuntime:
         return self.value
 
 
+class FakeRuns:
+    """Federated runs at the hub: one that Carol aggregates, unless a test says otherwise."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, HubRun] = {}
+        self.bundles: dict[str, bytes] = {}
+        self.reports: list[tuple[str, str, str]] = []
+        self.refusal: MeshError | None = None
+        self.away = False
+
+    async def get(self, run_id: str) -> HubRun:
+        if self.away:
+            raise Unavailable("away", reason="SERVER_UNREACHABLE")
+        if run_id not in self.runs:
+            raise NotFound("none", reason="RUN_UNKNOWN")
+        return self.runs[run_id]
+
+    async def bundle(self, run_id: str) -> bytes:
+        return self.bundles[run_id]
+
+    async def report(self, run_id: str, part: str, end_reason: str) -> None:
+        if self.away:
+            raise Unavailable("away", reason="SERVER_UNREACHABLE")
+        if self.refusal is not None:
+            raise self.refusal
+        self.reports.append((run_id, str(part), end_reason))
+
+
 class Refused(Exception):
     def __init__(self, error: MeshError) -> None:
         super().__init__(error.reason)
@@ -165,6 +194,7 @@ class World:
     hub: FakeHub = field(default_factory=FakeHub)
     executor: FakeExecutor = field(default_factory=FakeExecutor)
     runtime: FakeRuntime = field(default_factory=FakeRuntime)
+    runs: FakeRuns = field(default_factory=FakeRuns)
     settings: dict[str, Any] = field(default_factory=dict)
     roots: dict[str, bytes] = field(default_factory=dict)
     module: RunnerModule = field(init=False)
@@ -196,6 +226,7 @@ class World:
                 clock=self.clock,
                 random=system_random,
                 runtime=self.runtime,
+                runs=self.runs,
             ),
         )
 
@@ -263,20 +294,24 @@ class World:
         return rds_pb2.JobSubmission(**fields)
 
     async def call(self, endpoint: str, message: Any, sender: str = CAROL) -> rds_pb2.JobStatus:
+        body = await self.reply_to("rds", self.module.endpoints, endpoint, message, sender)
+        return rds_pb2.JobStatus.FromString(body)
+
+    async def reply_to(self, app: str, handler: Any, endpoint: str, message: Any, sender: str) -> bytes:
         call = IncomingCall(
             call_id=uuid7(self.clock),
             sender=sender,
             sender_root=self.roots[sender],
             sender_device="d",
             site=OWNER,
-            app="rds",
+            app=app,
             endpoint=endpoint,
             request=content_pb2.RequestContent(body=message.SerializeToString()),
             expires_ms=self.clock.ms + 60_000,
         )
         tx = Transaction()
         try:
-            returned = await self.module.endpoints.handle(call, tx)
+            returned = await handler.handle(call, tx)
         except MeshError as error:
             raise Refused(error) from error
 
@@ -289,7 +324,7 @@ class World:
         error = problem_error(reply)
         if error is not None:
             raise Refused(error)
-        return rds_pb2.JobStatus.FromString(reply.body)
+        return reply.body
 
     async def submit(self, **changes: Any) -> str:
         known = list((await self.datasets.ListDatasets(rds_service_pb2.ListDatasetsRequest(), None)).datasets)

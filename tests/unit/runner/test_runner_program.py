@@ -27,14 +27,16 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.parallel == 1
 
 
-async def test_the_local_api_is_three_services_on_the_sites_own_socket(world: Any) -> None:
+async def test_the_local_api_is_four_services_on_the_sites_own_socket(world: Any) -> None:
     assert world.module.address == f"unix:{world.folder}/state/runner.sock"
     methods = world.module.public_methods
     assert "/mesh.rds.v1.JobService/ApproveJob" in methods
+    assert "/mesh.federated.v1.SiteRunService/WatchSuperNode" in methods
     assert {name.split("/")[1] for name in methods} == {
         "mesh.rds.v1.DatasetService",
         "mesh.rds.v1.JobService",
         "mesh.rds.v1.AuditService",
+        "mesh.federated.v1.SiteRunService",
     }
     await world.module.ready()
 

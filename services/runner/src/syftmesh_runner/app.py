@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import grpc
 import structlog
+from mesh.federated.v1 import site_service_pb2, site_service_pb2_grpc
 from mesh.rds.v1 import rds_service_pb2, rds_service_pb2_grpc
 from syftmesh_client.inbox import SqliteInbox
 from syftmesh_client.node import Node
@@ -25,31 +26,50 @@ from syftmesh_runner import convert
 from syftmesh_runner.adapters.audit_store import SqliteAudit
 from syftmesh_runner.adapters.database import Database
 from syftmesh_runner.adapters.dataset_store import SqliteDatasets
+from syftmesh_runner.adapters.federation import FederationRuns, NoFederation
 from syftmesh_runner.adapters.hub_file import DatasiteFiles
 from syftmesh_runner.adapters.job_store import SqliteJobs, SqliteReleases, SqliteSeals
+from syftmesh_runner.adapters.loopback import free_port
+from syftmesh_runner.adapters.proposal_store import SqliteProposals
 from syftmesh_runner.adapters.runtime_identity import RunningRuntime
 from syftmesh_runner.adapters.state_folder import StateFolder
-from syftmesh_runner.consumers import APP, RdsEndpoints
+from syftmesh_runner.consumers import APP, FL_APP, FlEndpoints, RdsEndpoints
+from syftmesh_runner.domain.approved_run import ApprovedRuns
 from syftmesh_runner.domain.arrival import Arrival
 from syftmesh_runner.domain.audit import AuditTrail
 from syftmesh_runner.domain.catalogue import Catalogue
 from syftmesh_runner.domain.decision import Decision
 from syftmesh_runner.domain.execution import Execution, RunLimits
+from syftmesh_runner.domain.federated_port import HubRuns
+from syftmesh_runner.domain.hub_word import HubFollower, HubReporter
 from syftmesh_runner.domain.ledger import RUNNER, Ledger
 from syftmesh_runner.domain.ports import HubFiles, KeyDirectory, RuntimeIdentity
+from syftmesh_runner.domain.proposal import UpdatePolicy
+from syftmesh_runner.domain.proposal_arrival import ProposalArrival
+from syftmesh_runner.domain.proposal_decision import ProposalDecision
+from syftmesh_runner.domain.proposal_ledger import ProposalLedger
 from syftmesh_runner.domain.publication import Publication
 from syftmesh_runner.domain.release import Release
 from syftmesh_runner.domain.signature import ReviewerCheck
 from syftmesh_runner.domain.state import SiteState
-from syftmesh_runner.servicer import AuditServicer, DatasetServicer, JobServicer
+from syftmesh_runner.domain.super_node import RuntimeApi, SuperNodeNeed
+from syftmesh_runner.servicer import AuditServicer, DatasetServicer, JobServicer, SiteRunServicer
 from syftmesh_runner.settings import RunnerSettings
 
 DATABASE_FILE: Final = "rds.sqlite3"
 SOCKET_FILE: Final = "runner.sock"
+SUPERNODE_FILE: Final = "supernode.secret"
+SECRET_BYTES: Final = 32
 PROBE_RETRY_S: Final = 3600.0
 CALLS_RETRY_S: Final = 30.0
 TRAFFIC_KEEP_S: Final = 10.0
-_SERVICES: Final = ("DatasetService", "JobService", "AuditService")
+_SERVICES: Final = (
+    *(
+        rds_service_pb2.DESCRIPTOR.services_by_name[n]
+        for n in ("DatasetService", "JobService", "AuditService")
+    ),
+    site_service_pb2.DESCRIPTOR.services_by_name["SiteRunService"],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,7 @@ class Surroundings:
         clock: Source of times.
         random: Source of randomness.
         runtime: The runtime of jobs; the one that runs this process when None.
+        runs: Federated runs at the hub; None for a runner without.
         traffic: What `hub`, `keys` and the calls count the bytes in that they send.
     """
 
@@ -74,6 +95,7 @@ class Surroundings:
     clock: Clock
     random: Random
     runtime: RuntimeIdentity | None = None
+    runs: HubRuns | None = None
     traffic: Traffic = field(default_factory=Traffic)
 
 
@@ -82,6 +104,7 @@ class RunnerModule:
 
     Attributes:
         endpoints: Answers the calls of the app `rds`.
+        federated: The federated part; what executes tasks takes `approved` and `runtime_api` of it.
         database: The site's database, which the inbox of the serving loop shares.
     """
 
@@ -95,6 +118,7 @@ class RunnerModule:
         folder: StateFolder,
         servicers: tuple[DatasetServicer, JobServicer, AuditServicer],
         endpoints: RdsEndpoints,
+        federated: FederatedSite,
         work: Workers,
     ) -> None:
         self._settings = settings
@@ -104,17 +128,15 @@ class RunnerModule:
         self._work = work
         self.database = database
         self.endpoints = endpoints
+        self.federated = federated
         self._stop = asyncio.Event()
         self._log: Any = structlog.get_logger("syftmesh.runner")
 
     @property
     def public_methods(self) -> frozenset[str]:
         """Every method: who may open the socket, which is 0600, is the site's owner on this machine."""
-        services = rds_service_pb2.DESCRIPTOR.services_by_name
         return frozenset(
-            f"/{services[name].full_name}/{method.name}"
-            for name in _SERVICES
-            for method in services[name].methods
+            f"/{service.full_name}/{method.name}" for service in _SERVICES for method in service.methods
         )
 
     @property
@@ -123,12 +145,13 @@ class RunnerModule:
         return f"unix:{self._folder.root / SOCKET_FILE}"
 
     def register(self, server: grpc.aio.Server) -> tuple[str, ...]:
-        """Add the three services."""
+        """Add the services."""
         datasets, jobs, audit = self._servicers
         rds_service_pb2_grpc.add_DatasetServiceServicer_to_server(datasets, server)
         rds_service_pb2_grpc.add_JobServiceServicer_to_server(jobs, server)
         rds_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)
-        return tuple(rds_service_pb2.DESCRIPTOR.services_by_name[name].full_name for name in _SERVICES)
+        site_service_pb2_grpc.add_SiteRunServiceServicer_to_server(self.federated.servicer, server)
+        return tuple(service.full_name for service in _SERVICES)
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Find the jobs of before again and start the background work."""
@@ -137,6 +160,8 @@ class RunnerModule:
         tasks.create_task(self._work.publication.serve(), name="runner-publication")
         tasks.create_task(self._work.publication.keep_sealed(), name="runner-seals")
         tasks.create_task(self._work.release.resume(), name="runner-release")
+        tasks.create_task(self.federated.reporter.serve(), name="runner-hub-reports")
+        tasks.create_task(self.federated.follower.serve(), name="runner-hub-runs")
         tasks.create_task(self._every(self._settings.expire_every_s, self._expire), name="runner-expiry")
         tasks.create_task(self._every(PROBE_RETRY_S, self._probe), name="runner-probe")
         tasks.create_task(self._every(TRAFFIC_KEEP_S, self._keep_traffic), name="runner-traffic")
@@ -150,6 +175,7 @@ class RunnerModule:
     async def drain(self) -> None:
         """Take no more calls, and end every run; it is told as lost, for it is not begun again."""
         self._stop.set()
+        self.federated.need.close()
         await self._work.execution.close()
 
     def close(self) -> None:
@@ -178,6 +204,7 @@ class RunnerModule:
 
     async def _expire(self) -> None:
         self._work.decision.expire()
+        self.federated.decision.expire()
 
     async def _probe(self) -> None:
         await self._work.execution.probe_if_due()
@@ -194,6 +221,31 @@ class RunnerModule:
             await asyncio.sleep(pause_s)
 
 
+@dataclass(frozen=True, slots=True)
+class FederatedSite:
+    """The federated part of a site.
+
+    Attributes:
+        endpoints: Answers the calls of the app `fl`.
+        servicer: The owner's API.
+        decision: Decides on proposals.
+        reporter: Tells the hub.
+        follower: Asks the hub.
+        need: Whether a SuperNode is needed.
+        runtime_api: Where its Runtime API is to be.
+        approved: Checks and counts tasks.
+    """
+
+    endpoints: FlEndpoints
+    servicer: SiteRunServicer
+    decision: ProposalDecision
+    reporter: HubReporter
+    follower: HubFollower
+    need: SuperNodeNeed
+    runtime_api: RuntimeApi
+    approved: ApprovedRuns
+
+
 @dataclass(slots=True)
 class Workers:
     """The parts with work of their own in the background."""
@@ -207,7 +259,7 @@ class Workers:
 
 
 def build(settings: RunnerSettings, *, node: Node, executor: Executor) -> RunnerModule:
-    """Return the runner of a device at work, which serves the app `rds` of its owner's datasite.
+    """Return the runner of a device at work, which serves the apps `rds` and `fl` of its owner's datasite.
 
     Args:
         settings: What the runner is told.
@@ -226,11 +278,14 @@ def build(settings: RunnerSettings, *, node: Node, executor: Executor) -> Runner
             executor=executor,
             clock=node.clock,
             random=node.random,
+            runs=FederationRuns(node.session.federated),
             traffic=node.traffic,
         ),
     )
     inbox = SqliteInbox(module.database.connection, lock=module.database.lock)
-    loop = node.serving(inbox, {APP: module.endpoints}, audit=module.audit_refusal)
+    loop = node.serving(
+        inbox, {APP: module.endpoints, FL_APP: module.federated.endpoints}, audit=module.audit_refusal
+    )
     module.serve_calls_by(loop.run)
     return module
 
@@ -257,6 +312,7 @@ def assemble(settings: RunnerSettings, around: Surroundings) -> RunnerModule:
         datasets=SqliteDatasets(database),
         releases=SqliteReleases(database),
         seals=SqliteSeals(database),
+        proposals=SqliteProposals(database),
         audit=audit,
         folder=folder,
         clock=around.clock,
@@ -306,5 +362,35 @@ def _compose(
         AuditServicer(state, store, around.keys, traffic.totals),
     )
     endpoints = RdsEndpoints(arrival, decision, publication)
+    federated = _federated(settings, around, state, folder, reviewers, runtime)
     work = Workers(execution, publication, release, decision, traffic)
-    return RunnerModule(settings, state, database, folder, servicers, endpoints, work)
+    return RunnerModule(settings, state, database, folder, servicers, endpoints, federated, work)
+
+
+def _federated(
+    settings: RunnerSettings,
+    around: Surroundings,
+    state: SiteState,
+    folder: StateFolder,
+    reviewers: ReviewerCheck,
+    runtime: RuntimeIdentity,
+) -> FederatedSite:
+    hub = around.runs or NoFederation()
+    policy = UpdatePolicy(settings.max_update_bytes, settings.max_norm, settings.max_metrics)
+    runtime_api = RuntimeApi(free_port(), folder.renew_secret(SUPERNODE_FILE, SECRET_BYTES))
+    reporter, need = HubReporter(state, hub), SuperNodeNeed(state.proposals)
+    wakes: list[Callable[[], None]] = [reporter.wake, need.changed]
+    ledger = ProposalLedger(state, wakes)
+    follower = HubFollower(state, ledger, hub)
+    wakes.append(follower.wake)
+    decision = ProposalDecision(state, ledger, reviewers)
+    return FederatedSite(
+        endpoints=FlEndpoints(ProposalArrival(state, runtime, ledger, hub, policy)),
+        servicer=SiteRunServicer(state, ledger, decision, need, runtime_api),
+        decision=decision,
+        reporter=reporter,
+        follower=follower,
+        need=need,
+        runtime_api=runtime_api,
+        approved=ApprovedRuns(state, ledger, reviewers, runtime, policy),
+    )

@@ -1,4 +1,4 @@
-"""Between `mesh.rds.v1` and the domain; pure."""
+"""Between `mesh.rds.v1`, `mesh.federated.v1` and the domain; pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 from google.protobuf import json_format
 from mesh.common.v1 import common_pb2
+from mesh.federated.v1 import proposal_pb2
 from mesh.rds.v1 import rds_pb2, rds_service_pb2
-from syftmesh_core.approval import DatasetVersion, terms_of
+from syftmesh_core.approval import DatasetVersion, Recipient, terms_of
 from syftmesh_core.audit_chain import Entry, entry_digest
 from syftmesh_core.enc import Reader, canonical_json, encode
 from syftmesh_core.errors import IntegrityFailure, InvalidInput
+from syftmesh_core.federated import ProposalState, UpdateLimits
 from syftmesh_core.job import JobState
 
 from syftmesh_runner.domain.arrival import Submission
@@ -24,6 +26,8 @@ from syftmesh_runner.domain.dataset import (
 )
 from syftmesh_runner.domain.finding import Finding
 from syftmesh_runner.domain.job import Job, Output
+from syftmesh_runner.domain.proposal import Proposal
+from syftmesh_runner.domain.proposal_arrival import RunRequest
 
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
@@ -199,6 +203,80 @@ def submission(message: rds_pb2.JobSubmission) -> Submission:
         purpose=message.purpose,
         project=message.project,
     )
+
+
+def run_request(message: proposal_pb2.RunProposal) -> RunRequest:
+    """Return what an aggregator sends."""
+    return RunRequest(
+        run_id=message.run_id,
+        app_digest=message.app_digest,
+        dataset=message.dataset,
+        run_config_json=message.run_config_json or "{}",
+        recipients=tuple(Recipient(recipient.email, recipient.root) for recipient in message.recipients),
+        train_tasks=message.train_tasks,
+        evaluate_tasks=message.evaluate_tasks,
+        limits=UpdateLimits(
+            max_update_bytes=message.limits.max_update_bytes,
+            max_norm=message.limits.max_norm,
+            min_rows=message.limits.min_rows,
+            max_metrics=message.limits.max_metrics,
+        ),
+        purpose=message.purpose,
+        deadline_ms=message.deadline_unix_ms,
+        partition=message.partition,
+        partitions=message.partitions,
+        run_key=message.run_key,
+    )
+
+
+def proposal_state(state: ProposalState) -> proposal_pb2.ProposalState.ValueType:
+    """Return the enum of a proposal's state."""
+    return proposal_pb2.ProposalState.Value(f"PROPOSAL_STATE_{state.value.upper()}")
+
+
+def proposal_status(proposal: Proposal) -> proposal_pb2.ProposalStatus:
+    """Return what the aggregator may know of a proposal."""
+    status = proposal_pb2.ProposalStatus(run_id=proposal.run_id, state=proposal_state(proposal.state))
+    status.reason = proposal.end_reason
+    return status
+
+
+def proposal_message(proposal: Proposal) -> proposal_pb2.Proposal:
+    """Return a proposal as the owner's API shows it; the secret of the run is never in it."""
+    limits = proposal.limits
+    message = proposal_pb2.Proposal(
+        run_id=proposal.run_id,
+        state=proposal_state(proposal.state),
+        message=proposal.message,
+        aggregator=proposal.aggregator,
+        app_digest=proposal.app_digest,
+        app_name=proposal.app_name,
+        dataset=proposal.dataset.name,
+        dataset_digest=proposal.dataset.digest,
+        run_config_json=proposal.run_config_json,
+        recipients=[proposal_pb2.RunRecipient(email=r.email, root=r.root) for r in proposal.recipients],
+        train_tasks=proposal.train_tasks,
+        evaluate_tasks=proposal.evaluate_tasks,
+        limits=proposal_pb2.UpdateLimits(
+            max_update_bytes=limits.max_update_bytes,
+            max_norm=limits.max_norm,
+            min_rows=limits.min_rows,
+            max_metrics=limits.max_metrics,
+        ),
+        purpose=proposal.purpose,
+        created_unix_ms=proposal.created_ms,
+        updated_unix_ms=proposal.updated_ms,
+        expires_unix_ms=proposal.expires_ms,
+        runtime_digest=proposal.runtime_digest,
+        train_tasks_done=proposal.train_done,
+        evaluate_tasks_done=proposal.evaluate_done,
+        refused_tasks=proposal.refused,
+        sent_bytes=proposal.sent_bytes,
+        partition=proposal.partition,
+        partitions=proposal.partitions,
+    )
+    message.reason = proposal.end_reason
+    return message
 
 
 def signed_bytes(message: common_pb2.SignedStatement) -> bytes:

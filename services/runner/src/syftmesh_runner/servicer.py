@@ -1,28 +1,41 @@
 # ruff: noqa: N802 - methods are named as the protocol names them
-"""`DatasetService`, `JobService` and `AuditService`: the local API of a site, on its own socket only."""
+"""`DatasetService`, `JobService`, `AuditService`, `SiteRunService`: the local API of a site, on its own socket."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
+from mesh.federated.v1 import site_service_pb2 as site_pb
+from mesh.federated.v1 import site_service_pb2_grpc as site_api
 from mesh.rds.v1 import rds_pb2
 from mesh.rds.v1 import rds_service_pb2 as pb
 from mesh.rds.v1 import rds_service_pb2_grpc as api
-from syftmesh_core.errors import IntegrityFailure, InvalidInput, Unimplemented
+from syftmesh_core.errors import IntegrityFailure, InvalidInput, LimitExceeded, Unimplemented
 
 from syftmesh_runner import convert
+from syftmesh_runner.domain.bundle import read_bundle
 from syftmesh_runner.domain.catalogue import Catalogue
 from syftmesh_runner.domain.decision import Decision
 from syftmesh_runner.domain.execution import Execution
 from syftmesh_runner.domain.job import STDERR, STDOUT, check_job_id
 from syftmesh_runner.domain.ledger import Ledger
 from syftmesh_runner.domain.ports import AuditStore, KeyDirectory
+from syftmesh_runner.domain.proposal_arrival import bundle_changed
+from syftmesh_runner.domain.proposal_decision import ProposalDecision
+from syftmesh_runner.domain.proposal_ledger import ProposalLedger
 from syftmesh_runner.domain.publication import Publication
 from syftmesh_runner.domain.release import Release
 from syftmesh_runner.domain.state import SiteState
+from syftmesh_runner.domain.super_node import RuntimeApi, SuperNodeNeed
 
 LOG_PIECE_BYTES = 256 * 1024
+MAX_LISTED = 200
+"""Proposals in one list: what fits into a message at their longest."""
+MAX_CODE_BYTES = 7 << 20
+"""Of a bundle's files in one answer: what fits into a message with their names."""
 
 
 class DatasetServicer(api.DatasetServiceServicer):
@@ -177,6 +190,103 @@ class JobServicer(api.JobServiceServicer):
             ],
             executor="sandbox",
         )
+
+
+class SiteRunServicer(site_api.SiteRunServiceServicer):
+    """Lets the owner see and decide proposals, and tells the site's agent of SuperNodes."""
+
+    def __init__(
+        self,
+        state: SiteState,
+        ledger: ProposalLedger,
+        decision: ProposalDecision,
+        need: SuperNodeNeed,
+        runtime_api: RuntimeApi,
+    ) -> None:
+        self._state = state
+        self._ledger = ledger
+        self._decision = decision
+        self._need = need
+        self._runtime_api = runtime_api
+
+    async def ListProposals(
+        self, request: site_pb.ListProposalsRequest, context: Any
+    ) -> site_pb.ListProposalsResponse:
+        """List proposals, newest first."""
+        del request, context
+        found = self._state.proposals.newest(MAX_LISTED)
+        return site_pb.ListProposalsResponse(
+            proposals=[convert.proposal_message(proposal) for proposal in found]
+        )
+
+    async def GetProposal(
+        self, request: site_pb.GetProposalRequest, context: Any
+    ) -> site_pb.GetProposalResponse:
+        """Give one proposal."""
+        del context
+        proposal = self._ledger.get(request.run_id)
+        return site_pb.GetProposalResponse(proposal=convert.proposal_message(proposal))
+
+    async def GetProposalCode(
+        self, request: site_pb.GetProposalCodeRequest, context: Any
+    ) -> site_pb.GetProposalCodeResponse:
+        """Give the files of the app bundle, from the bytes that an approval would bind."""
+        del context
+        proposal = self._ledger.get(request.run_id)
+        files = await asyncio.to_thread(self._code, proposal.run_id, proposal.app_digest)
+        return site_pb.GetProposalCodeResponse(
+            files=[site_pb.BundleFile(path=path, content=content) for path, content in files]
+        )
+
+    async def ApproveProposal(
+        self, request: site_pb.ApproveProposalRequest, context: Any
+    ) -> site_pb.ApproveProposalResponse:
+        """Take a signed approval."""
+        del context
+        proposal = await self._decision.approve(request.run_id, request.signed_approval)
+        return site_pb.ApproveProposalResponse(proposal=convert.proposal_message(proposal))
+
+    async def DenyProposal(
+        self, request: site_pb.DenyProposalRequest, context: Any
+    ) -> site_pb.DenyProposalResponse:
+        """Refuse a proposal."""
+        del context
+        proposal = self._decision.deny(request.run_id, request.reason)
+        return site_pb.DenyProposalResponse(proposal=convert.proposal_message(proposal))
+
+    async def WithdrawApproval(
+        self, request: site_pb.WithdrawApprovalRequest, context: Any
+    ) -> site_pb.WithdrawApprovalResponse:
+        """Leave a run that was approved."""
+        del context
+        proposal = self._decision.withdraw(request.run_id, request.reason)
+        return site_pb.WithdrawApprovalResponse(proposal=convert.proposal_message(proposal))
+
+    async def WatchSuperNode(
+        self, request: site_pb.WatchSuperNodeRequest, context: Any
+    ) -> AsyncIterator[site_pb.WatchSuperNodeResponse]:
+        """Tell whether a SuperNode is needed, at once and whenever that changes."""
+        del request, context
+        async for needed in self._need.watch():
+            yield site_pb.WatchSuperNodeResponse(
+                needed=needed,
+                runtime_port=self._runtime_api.port,
+                secret_file=str(self._runtime_api.secret_file),
+            )
+
+    def _code(self, run_id: str, digest: str) -> Sequence[tuple[str, bytes]]:
+        """Return the files of a bundle. Runs in a thread: it asks no store."""
+        data = self._state.folder.bundle(run_id, digest)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise bundle_changed("the site has no such file any more, or never took it")
+        files = read_bundle(data).files
+        if sum(len(content) for _, content in files) > MAX_CODE_BYTES:
+            raise LimitExceeded(
+                f"The files of the app have more than {MAX_CODE_BYTES} bytes together: deny the run, or look "
+                "at the bundle in the site's state folder.",
+                reason="BUNDLE_TOO_LARGE",
+            )
+        return files
 
 
 class AuditServicer(api.AuditServiceServicer):

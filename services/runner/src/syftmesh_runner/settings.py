@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
+from syftmesh_core.federated import MAX_NORM
 from syftmesh_kit.settings import ServiceSettings, settings_config
+
+from syftmesh_runner.domain.proposal import DEFAULT_METRICS, DEFAULT_UPDATE_BYTES, MAX_UPDATE_BYTES
 
 
 class RunnerSettings(ServiceSettings):
@@ -48,6 +51,15 @@ class RunnerSettings(ServiceSettings):
 
     log_bytes: int = Field(default=1 << 20, ge=1 << 10)
     """Kept of standard output, and again of standard error, in bytes."""
+
+    max_update_bytes: int = Field(default=DEFAULT_UPDATE_BYTES, ge=1 << 10, le=MAX_UPDATE_BYTES)
+    """Largest answer of one task of a federated run in bytes, before it is sealed; a run may ask for less."""
+
+    max_norm: float = Field(default=0.0, ge=0, le=MAX_NORM)
+    """L2 norm to which the update of every federated run is clipped; 0 leaves it to what the run asks for."""
+
+    max_metrics: int = Field(default=DEFAULT_METRICS, ge=1, le=10_000)
+    """Metric values in one answer of a federated run; more could carry rows."""
 
     review_s: int = Field(default=14 * 24 * 3600, ge=1)
     """Seconds until a job that nobody decided expires."""

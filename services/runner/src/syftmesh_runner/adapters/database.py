@@ -1,4 +1,4 @@
-"""The site's one SQLite database: inbox, jobs, datasets, releases and audit share its transactions.
+"""The site's one SQLite database: inbox, jobs, datasets, releases, proposals and audit share its transactions.
 
 Write-ahead log and ``synchronous=FULL``: what was acknowledged is on disk (https://sqlite.org/pragma.html).
 The schema is brought up to date by `user_version`, one step at a time.
@@ -60,6 +60,23 @@ _MIGRATIONS: Final = (
         at_ms INTEGER NOT NULL,
         device_id TEXT NOT NULL,
         signature BLOB NOT NULL
+    );
+    """,
+    """
+    CREATE TABLE proposals (
+        run_id TEXT PRIMARY KEY,
+        state TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        document TEXT NOT NULL,
+        run_key BLOB NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX proposals_by_state ON proposals (state, created_ms, run_id);
+    CREATE INDEX proposals_by_age ON proposals (created_ms, run_id);
+    CREATE TABLE hub_reports (
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+        run_id TEXT NOT NULL REFERENCES proposals (run_id),
+        part TEXT NOT NULL,
+        end_reason TEXT NOT NULL
     );
     """,
 )

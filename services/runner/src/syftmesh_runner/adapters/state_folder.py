@@ -1,7 +1,8 @@
 """The site's own folder.
 
-``datasets/<name>/<digest>/{private,mock}``, ``jobs/<job id>/{code.tar,code,run,output,logs}``, ``staging``.
-Folders are 0700, files 0600. Job ids and dataset names are checked before they get here and are plain names.
+``datasets/<name>/<digest>/{private,mock}``, ``jobs/<job id>/{code.tar,code,run,output,logs}``,
+``runs/<run id>/<digest>.fab``, ``staging``. Folders are 0700, files 0600. Job ids, run ids, digests and dataset
+names are checked before they get here and are plain names.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class StateFolder:
             root.chmod(0o700)
             self._lock = os.open(root / "runner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for name in ("datasets", "jobs"):
+            for name in ("datasets", "jobs", "runs"):
                 (root / name).mkdir(mode=0o700, exist_ok=True)
             # What a crash left half done is of no use to anybody.
             shutil.rmtree(root / "staging", ignore_errors=True)
@@ -191,6 +192,45 @@ class StateFolder:
     def end_run(self, job_id: str) -> None:
         """Remove what a run needed and nobody reads any more."""
         shutil.rmtree(self._job(job_id) / "run", ignore_errors=True)
+
+    def keep_bundle(self, run_id: str, digest: str, data: bytes) -> None:
+        """Keep the app bundle of a federated run; the same bytes again change nothing."""
+        place = self.bundle_path(run_id, digest)
+        staged = self._stage()
+        try:
+            _write(staged / place.name, data)
+            part.make_folders(place.parent)
+            (staged / place.name).replace(place)
+            _sync_folder(place.parent)
+        finally:
+            self.discard(staged)
+
+    def bundle(self, run_id: str, digest: str) -> bytes:
+        """Return an app bundle as it lies on disk; empty when it is gone."""
+        return _read(self.bundle_path(run_id, digest)) or b""
+
+    def bundle_path(self, run_id: str, digest: str) -> Path:
+        """Return the file of an app bundle."""
+        return self.root / "runs" / run_id / f"{digest}.fab"
+
+    def renew_secret(self, name: str, size_bytes: int) -> Path:
+        """Return a new file of random bytes, 0600, in place of the one of before.
+
+        Raises:
+            Unavailable: STATE_UNUSABLE.
+        """
+        place, staged = self.root / name, self._stage()
+        try:
+            _write(staged / name, self._random(size_bytes))
+            (staged / name).replace(place)
+        except OSError as error:
+            raise Unavailable(
+                "The site's state folder cannot be written; look at its owner and its disk.",
+                reason="STATE_UNUSABLE",
+            ) from error
+        finally:
+            self.discard(staged)
+        return place
 
     def _job(self, job_id: str) -> Path:
         return self.root / "jobs" / job_id

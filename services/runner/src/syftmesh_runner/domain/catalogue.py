@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from syftmesh_core.clock import Random
 from syftmesh_core.errors import AlreadyExists, IntegrityFailure, NotFound, WrongState
+from syftmesh_core.federated import ACTIVE
 from syftmesh_core.job import SETTLED, JobState
 
 from syftmesh_runner.domain.dataset import (
@@ -165,7 +166,7 @@ class Catalogue:
 
         Raises:
             NotFound: DATASET_UNKNOWN.
-            WrongState: DATASET_IN_USE: an open job names it.
+            WrongState: DATASET_IN_USE: an open job or run names it.
         """
         dataset = self.get(name)
         open_states = [state for state in JobState if state not in SETTLED]
@@ -175,6 +176,13 @@ class Catalogue:
                     f"The job {job.job_id} is open and names the dataset {name!r}: end it first.",
                     reason="DATASET_IN_USE",
                     metadata={"dataset": name, "job_id": job.job_id},
+                )
+        for proposal in self._state.proposals.in_state(*ACTIVE):
+            if proposal.dataset.name == name:
+                raise WrongState(
+                    f"The run {proposal.run_id} is open and names the dataset {name!r}: deny or leave it first.",
+                    reason="DATASET_IN_USE",
+                    metadata={"dataset": name, "run_id": proposal.run_id},
                 )
         with self._state.unit.transaction():
             self._state.datasets.delete(name)

@@ -293,6 +293,18 @@ class Folder(Protocol):
         """Remove what a run needed and nobody reads any more."""
         ...
 
+    def keep_bundle(self, run_id: str, digest: str, data: bytes) -> None:
+        """Keep the app bundle of a federated run; its run id and SHA-256, hex, name it."""
+        ...
+
+    def bundle(self, run_id: str, digest: str) -> bytes:
+        """Return an app bundle as it lies on disk; empty when it is gone."""
+        ...
+
+    def bundle_path(self, run_id: str, digest: str) -> Path:
+        """Return the file of an app bundle."""
+        ...
+
 
 class RuntimeIdentity(Protocol):
     """The Python runtime that jobs run in."""

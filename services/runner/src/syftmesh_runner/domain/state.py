@@ -8,8 +8,10 @@ from syftmesh_core.clock import Clock
 
 from syftmesh_runner.domain.audit import AuditTrail
 from syftmesh_runner.domain.dataset import Policy, strictest
+from syftmesh_runner.domain.federated_port import ProposalStore
 from syftmesh_runner.domain.job import Job
 from syftmesh_runner.domain.ports import DatasetStore, Folder, JobStore, ReleaseStore, SealStore, Unit
+from syftmesh_runner.domain.proposal import Proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class SiteState:
         datasets: Datasets.
         releases: Releases.
         seals: Who the published files are sealed for.
+        proposals: Proposals of federated runs.
         audit: The audit chain.
         folder: Files.
         clock: Source of times.
@@ -32,6 +35,7 @@ class SiteState:
     datasets: DatasetStore
     releases: ReleaseStore
     seals: SealStore
+    proposals: ProposalStore
     audit: AuditTrail
     folder: Folder
     clock: Clock
@@ -45,3 +49,8 @@ class SiteState:
         """Return the strictest policy of the datasets of `job`."""
         found = [self.datasets.get(version.name) for version in job.datasets]
         return strictest(dataset.policy for dataset in found if dataset is not None)
+
+    def reviewers_of(self, proposal: Proposal) -> int:
+        """Return how many approvals by different reviewers `proposal` needs."""
+        dataset = self.datasets.get(proposal.dataset.name)
+        return strictest([dataset.policy] if dataset is not None else []).required_reviewers
