@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 import pytest
-from syftmesh import async_client, blocking_data, blocking_job, blocking_site, client
+from syftmesh import async_client, blocking_data, blocking_job, blocking_run, blocking_site, client
 from syftmesh.dataset import AsyncDatasets, AsyncMock
 from syftmesh.file import AsyncFiles
 from syftmesh.job import AsyncJob
@@ -15,10 +15,13 @@ from syftmesh.key import AsyncKeys
 from syftmesh.permission import AsyncPermissions
 from syftmesh.result import AsyncResults
 from syftmesh.rpc import AsyncRpc
+from syftmesh.run import AsyncRun
+from syftmesh.run_desk import AsyncFederated
 from syftmesh.site import AsyncSite
 from syftmesh.site_audit import AsyncAudit
 from syftmesh.site_dataset import AsyncSiteDatasets
 from syftmesh.site_job import AsyncSiteJobs
+from syftmesh.site_run import AsyncSiteRuns
 
 PAIRS = [
     (AsyncMock, blocking_data.Mock, {"contents"}),
@@ -30,6 +33,9 @@ PAIRS = [
     (AsyncResults, blocking_job.Results, set()),
     (AsyncJob, blocking_job.Job, {"look", "is_unseen", "id", "site"}),
     (AsyncJobs, blocking_job.Jobs, set()),
+    (AsyncRun, blocking_run.Run, {"id"}),
+    (AsyncFederated, blocking_run.Federated, {"serve"}),
+    (AsyncSiteRuns, blocking_run.SiteRuns, set()),
     (AsyncSiteDatasets, blocking_site.SiteDatasets, set()),
     (AsyncSiteJobs, blocking_site.SiteJobs, set()),
     (AsyncAudit, blocking_site.Audit, set()),

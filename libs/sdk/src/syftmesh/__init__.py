@@ -14,24 +14,33 @@ if TYPE_CHECKING:
     from syftmesh.async_client import AsyncClient
     from syftmesh.blocking_data import Dataset
     from syftmesh.blocking_job import Job
+    from syftmesh.blocking_run import Run
     from syftmesh.client import Client
     from syftmesh.connection import LoginResult, connect, connect_async, login, login_async
     from syftmesh.dataset import AsyncDataset
     from syftmesh.job import AsyncJob
     from syftmesh.mock_run import MockRun
     from syftmesh.review import ReviewJob
+    from syftmesh.run import AsyncRun
+    from syftmesh.run_status import RunSnapshot, RunState
+    from syftmesh.site_run import Proposal
 
 __all__ = [
     "AsyncClient",
     "AsyncDataset",
     "AsyncJob",
+    "AsyncRun",
     "Client",
     "Dataset",
     "Job",
     "JobState",
     "LoginResult",
     "MockRun",
+    "Proposal",
     "ReviewJob",
+    "Run",
+    "RunSnapshot",
+    "RunState",
     "connect",
     "connect_async",
     "login",
@@ -42,13 +51,18 @@ _HOMES = {
     "AsyncClient": "syftmesh.async_client",
     "AsyncDataset": "syftmesh.dataset",
     "AsyncJob": "syftmesh.job",
+    "AsyncRun": "syftmesh.run",
     "Client": "syftmesh.client",
     "Dataset": "syftmesh.blocking_data",
     "Job": "syftmesh.blocking_job",
     "JobState": "syftmesh_core.job",
     "LoginResult": "syftmesh.connection",
     "MockRun": "syftmesh.mock_run",
+    "Proposal": "syftmesh.site_run",
     "ReviewJob": "syftmesh.review",
+    "Run": "syftmesh.blocking_run",
+    "RunSnapshot": "syftmesh.run_status",
+    "RunState": "syftmesh.run_status",
     "connect": "syftmesh.connection",
     "connect_async": "syftmesh.connection",
     "login": "syftmesh.connection",

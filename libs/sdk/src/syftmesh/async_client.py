@@ -19,10 +19,11 @@ from syftmesh.job_desk import AsyncJobs
 from syftmesh.key import AsyncKeys
 from syftmesh.permission import AsyncPermissions
 from syftmesh.rpc import AsyncRpc
+from syftmesh.run_desk import AsyncFederated
 from syftmesh.site import AsyncSite
 from syftmesh.submission import CALLS_FILE, SubmissionLog
 
-_PARTS: Final = frozenset({"datasets", "jobs", "files", "permissions", "rpc", "keys", "site"})
+_PARTS: Final = frozenset({"datasets", "jobs", "fl", "files", "permissions", "rpc", "keys", "site"})
 
 
 class AsyncClient:
@@ -38,6 +39,8 @@ class AsyncClient:
     """Datasets of sites."""
     jobs: AsyncJobs
     """Jobs that one submits."""
+    fl: AsyncFederated
+    """Federated runs that one starts."""
     files: AsyncFiles
     """Files of datasites."""
     permissions: AsyncPermissions
@@ -93,6 +96,7 @@ class AsyncClient:
             await asyncio.to_thread(ProfileStore(self._state).note_used, self._profile)
         self.datasets = AsyncDatasets(node)
         self.jobs = AsyncJobs(node, self.datasets, SubmissionLog(self._profile.folder))
+        self.fl = AsyncFederated(node, self._profile.folder, self._server)
         self.files = AsyncFiles(node)
         self.permissions = AsyncPermissions(node)
         self.rpc = AsyncRpc(node, SubmissionLog(self._profile.folder, CALLS_FILE))

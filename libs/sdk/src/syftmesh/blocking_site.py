@@ -10,6 +10,7 @@ from typing import Any
 from syftmesh_core.job import JobState
 
 from syftmesh.blocking_data import Dataset
+from syftmesh.blocking_run import SiteRuns
 from syftmesh.card import DatasetCard, DatasetPolicy
 from syftmesh.portal import Portal
 from syftmesh.review import ReviewJob
@@ -144,6 +145,7 @@ class Site:
     Attributes:
         datasets: Registers and removes datasets.
         jobs: The queue of jobs and the decisions about them.
+        fl: Federated runs that were proposed, and the decisions about them.
         audit: The site's audit chain.
     """
 
@@ -152,6 +154,7 @@ class Site:
         self._site = site
         self.datasets = SiteDatasets(portal, site.datasets)
         self.jobs = SiteJobs(portal, site.jobs)
+        self.fl = SiteRuns(portal, site.fl)
         self.audit = Audit(portal, site.audit)
 
     def status(self) -> SiteStatus:

@@ -10,6 +10,7 @@ from syftmesh_client.traffic import Traffic
 from syftmesh.async_client import AsyncClient
 from syftmesh.blocking_data import Datasets, Files, Keys, Permissions, Rpc
 from syftmesh.blocking_job import Jobs
+from syftmesh.blocking_run import Federated
 from syftmesh.blocking_site import Site
 from syftmesh.portal import Portal
 
@@ -20,6 +21,7 @@ class Client:
     Attributes:
         datasets: Datasets of sites.
         jobs: Jobs that one submits.
+        fl: Federated runs that one starts.
         files: Files of datasites.
         permissions: Who may do what.
         rpc: Calls to apps.
@@ -32,6 +34,7 @@ class Client:
         self._portal = portal
         self.datasets = Datasets(portal, client.datasets)
         self.jobs = Jobs(portal, client.jobs)
+        self.fl = Federated(portal, client.fl)
         self.files = Files(portal, client.files)
         self.permissions = Permissions(portal, client.permissions)
         self.rpc = Rpc(portal, client.rpc)

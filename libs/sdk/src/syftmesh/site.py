@@ -16,6 +16,7 @@ from syftmesh.dataset import AsyncDatasets
 from syftmesh.site_audit import AsyncAudit
 from syftmesh.site_dataset import AsyncSiteDatasets
 from syftmesh.site_job import AsyncSiteJobs
+from syftmesh.site_run import AsyncSiteRuns
 from syftmesh.site_socket import TIMEOUT_S, SiteSockets
 
 _PROBE_S: Final = 120.0
@@ -64,6 +65,7 @@ class AsyncSite:
     Attributes:
         datasets: Registers and removes datasets.
         jobs: The queue of jobs and the decisions about them.
+        fl: Federated runs that were proposed, and the decisions about them.
         audit: The site's audit chain.
     """
 
@@ -71,6 +73,7 @@ class AsyncSite:
         self._sockets = SiteSockets(SiteFolders.of(state, node.principal), node.principal)
         self.datasets = AsyncSiteDatasets(node, self._sockets, datasets)
         self.jobs = AsyncSiteJobs(node, self._sockets)
+        self.fl = AsyncSiteRuns(node, self._sockets)
         self.audit = AsyncAudit(self._sockets)
 
     async def status(self) -> SiteStatus:

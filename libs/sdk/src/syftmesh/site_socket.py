@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 from mesh.agent.v1 import agent_service_pb2_grpc as agent_api
+from mesh.federated.v1 import site_service_pb2_grpc as run_api
 from mesh.rds.v1 import rds_service_pb2_grpc as api
 from syftmesh_client.site import SiteFolders
 from syftmesh_core.errors import NotFound
@@ -16,6 +17,7 @@ from syftmesh_kit.channel import open_channel
 
 if TYPE_CHECKING:
     from mesh.agent.v1.agent_service_pb2_grpc import AgentServiceAsyncStub
+    from mesh.federated.v1.site_service_pb2_grpc import SiteRunServiceAsyncStub
     from mesh.rds.v1.rds_service_pb2_grpc import (
         AuditServiceAsyncStub,
         DatasetServiceAsyncStub,
@@ -55,6 +57,11 @@ class SiteSockets:
     def audit(self) -> AuditServiceAsyncStub:
         """The runner's audit; raises NotFound (SITE_NOT_RUNNING)."""
         return api.AuditServiceStub(self._runner())
+
+    @property
+    def runs(self) -> SiteRunServiceAsyncStub:
+        """The runner's proposals of federated runs; raises NotFound (SITE_NOT_RUNNING)."""
+        return run_api.SiteRunServiceStub(self._runner())
 
     @property
     def agent(self) -> AgentServiceAsyncStub:
