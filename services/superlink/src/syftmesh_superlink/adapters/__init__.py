@@ -1,0 +1,1 @@
+"""Flower's SuperLink, key-value bucket, files and HTTP."""

@@ -1,0 +1,1 @@
+"""The rules of federated runs, free of network, store and generated code."""
