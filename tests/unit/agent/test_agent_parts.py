@@ -27,16 +27,16 @@ def test_counters_add_up_over_restarts_and_never_fall():
     connection = sqlite3.connect(":memory:", isolation_level=None)
     lock, first, second = threading.RLock(), Traffic(), Traffic()
     ledger = TrafficLedger(connection, lock, first)
-    assert ledger.totals() == {"message": 0, "object": 0}
+    assert ledger.totals() == {"message": 0, "object": 0, "update": 0}
     first.add_sent(TrafficKind.MESSAGE, 10)
     ledger.save()
     again = TrafficLedger(connection, lock, second)
     second.add_sent(TrafficKind.MESSAGE, 5)
     second.add_sent(TrafficKind.OBJECT, 7)
-    assert again.totals() == {"message": 15, "object": 7}
+    assert again.totals() == {"message": 15, "object": 7, "update": 0}
     again.save()
     ledger.save()  # of an earlier run that ends late
-    assert TrafficLedger(connection, lock, Traffic()).totals() == {"message": 15, "object": 7}
+    assert TrafficLedger(connection, lock, Traffic()).totals() == {"message": 15, "object": 7, "update": 0}
     connection.close()
 
 

@@ -73,6 +73,7 @@ class Grant:
         limits: What the gate lets through.
         partition: Number of this site in the run.
         partitions: Number of sites asked.
+        task_s: Seconds that one task may take.
     """
 
     run_id: str
@@ -87,6 +88,7 @@ class Grant:
     limits: GateLimits
     partition: int
     partitions: int
+    task_s: float
 
 
 class Approvals(Protocol):
@@ -119,7 +121,6 @@ class SiteExecutor:
         executor: Isolates the apps.
         folder: Where code is unpacked; emptied at the start.
         limits: What one app process may use; its wall time is that of the whole run.
-        task_s: Seconds that one task may take.
         identify: Gives a name for a process, unique at this executor.
     """
 
@@ -131,7 +132,6 @@ class SiteExecutor:
         folder: Path,
         *,
         limits: Limits,
-        task_s: float,
         identify: Callable[[], str],
     ) -> None:
         self._site = site
@@ -139,7 +139,6 @@ class SiteExecutor:
         self._executor = executor
         self._folder = folder
         self._limits = limits
-        self._task_s = task_s
         self._identify = identify
         self._apps: dict[str, AppProcess] = {}
         self._sequences: dict[str, int] = {}
@@ -150,7 +149,7 @@ class SiteExecutor:
         """Take tasks of the SuperNode at `port` until cancelled; one that is away is waited for."""
         link = RuntimeLink(f"127.0.0.1:{port}", executor_headers(secret))
         try:
-            while True:
+            while True:  # noqa: ASYNC110 - Flower's API is asked, it does not tell
                 await asyncio.sleep(await self._step(link, port))
         finally:
             link.close()
@@ -242,7 +241,7 @@ class SiteExecutor:
         app = await self._app(grant, given)
         head = json.dumps(_plain_metadata(message)).encode()
         try:
-            answer, parts = await app.ask(TASK, [head, content], timeout_s=self._task_s)
+            answer, parts = await app.ask(TASK, [head, content], timeout_s=grant.task_s)
         except AppFailure:
             await self._end_app(grant.run_id)
             raise

@@ -20,13 +20,14 @@ from syftmesh_client.traffic_ledger import TrafficLedger
 from syftmesh_core.clock import Clock, Random
 from syftmesh_core.errors import MeshError
 from syftmesh_core.identity.device import DeviceSecret
-from syftmesh_executor.port import Executor
+from syftmesh_executor.port import Executor, Limits
 
 from syftmesh_runner import convert
 from syftmesh_runner.adapters.audit_store import SqliteAudit
 from syftmesh_runner.adapters.database import Database
 from syftmesh_runner.adapters.dataset_store import SqliteDatasets
 from syftmesh_runner.adapters.federation import FederationRuns, NoFederation
+from syftmesh_runner.adapters.flower_tasks import RUN_S, FlowerTasks
 from syftmesh_runner.adapters.hub_file import DatasiteFiles
 from syftmesh_runner.adapters.job_store import SqliteJobs, SqliteReleases, SqliteSeals
 from syftmesh_runner.adapters.loopback import free_port
@@ -60,6 +61,7 @@ DATABASE_FILE: Final = "rds.sqlite3"
 SOCKET_FILE: Final = "runner.sock"
 SUPERNODE_FILE: Final = "supernode.secret"
 SECRET_BYTES: Final = 32
+FLOWER_FOLDER: Final = "flower"
 PROBE_RETRY_S: Final = 3600.0
 CALLS_RETRY_S: Final = 30.0
 TRAFFIC_KEEP_S: Final = 10.0
@@ -104,7 +106,7 @@ class RunnerModule:
 
     Attributes:
         endpoints: Answers the calls of the app `rds`.
-        federated: The federated part; what executes tasks takes `approved` and `runtime_api` of it.
+        federated: The federated part.
         database: The site's database, which the inbox of the serving loop shares.
     """
 
@@ -162,6 +164,7 @@ class RunnerModule:
         tasks.create_task(self._work.release.resume(), name="runner-release")
         tasks.create_task(self.federated.reporter.serve(), name="runner-hub-reports")
         tasks.create_task(self.federated.follower.serve(), name="runner-hub-runs")
+        tasks.create_task(self.federated.tasks.serve(), name="runner-flower")
         tasks.create_task(self._every(self._settings.expire_every_s, self._expire), name="runner-expiry")
         tasks.create_task(self._every(PROBE_RETRY_S, self._probe), name="runner-probe")
         tasks.create_task(self._every(TRAFFIC_KEEP_S, self._keep_traffic), name="runner-traffic")
@@ -233,7 +236,7 @@ class FederatedSite:
         follower: Asks the hub.
         need: Whether a SuperNode is needed.
         runtime_api: Where its Runtime API is to be.
-        approved: Checks and counts tasks.
+        tasks: Executes tasks.
     """
 
     endpoints: FlEndpoints
@@ -243,7 +246,7 @@ class FederatedSite:
     follower: HubFollower
     need: SuperNodeNeed
     runtime_api: RuntimeApi
-    approved: ApprovedRuns
+    tasks: FlowerTasks
 
 
 @dataclass(slots=True)
@@ -384,6 +387,24 @@ def _federated(
     follower = HubFollower(state, ledger, hub)
     wakes.append(follower.wake)
     decision = ProposalDecision(state, ledger, reviewers)
+    tasks = FlowerTasks(
+        state.owner,
+        ApprovedRuns(state, ledger, reviewers, runtime, policy),
+        need,
+        runtime_api,
+        around.executor,
+        folder.root / FLOWER_FOLDER,
+        Limits(
+            wall_s=RUN_S,
+            memory_bytes=settings.memory_bytes,
+            processes=settings.processes,
+            disk_bytes=settings.disk_bytes,
+            output_bytes=settings.output_bytes,
+            log_bytes=settings.log_bytes,
+        ),
+        around.clock,
+        around.random,
+    )
     return FederatedSite(
         endpoints=FlEndpoints(ProposalArrival(state, runtime, ledger, hub, policy)),
         servicer=SiteRunServicer(state, ledger, decision, need, runtime_api),
@@ -392,5 +413,5 @@ def _federated(
         follower=follower,
         need=need,
         runtime_api=runtime_api,
-        approved=ApprovedRuns(state, ledger, reviewers, runtime, policy),
+        tasks=tasks,
     )
