@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import Unavailable
 
+from syftmesh_gateway.adapters.flower_proxy import FlowerProxy
 from syftmesh_gateway.adapters.forwarder import Forwarder, ForwardServer
 from syftmesh_gateway.adapters.http_server import HttpServer
 from syftmesh_gateway.adapters.object_proxy import ObjectProxy
@@ -40,6 +41,7 @@ class GatewayModule:
         self._client: httpx.AsyncClient | None = None
         self._probe: Probe | None = None
         self._forward: ForwardServer | None = None
+        self._flower = FlowerProxy(settings.superlink_http) if settings.superlink_http else None
 
     @property
     def name(self) -> str:
@@ -81,6 +83,7 @@ class GatewayModule:
             clock=self._clock,
             random=self._random,
             max_object_bytes=settings.max_object_bytes,
+            flower=self._flower,
         )
         if settings.forward_listen:
             self._forward = ForwardServer(Forwarder(settings.backends), settings.forward_listen)
@@ -105,6 +108,8 @@ class GatewayModule:
             await self._probe.close()
         if self._client is not None:
             await self._client.aclose()
+        if self._flower is not None:
+            await self._flower.close()
 
     def _addresses(self) -> Addresses:
         settings = self._settings
@@ -112,7 +117,7 @@ class GatewayModule:
             issuer=settings.issuer,
             grpc=settings.advertised_grpc,
             grpc_tls=settings.advertised_grpc_tls,
-            flower=None,
+            flower=settings.advertised_flower or None,
             version=version("syftmesh-gateway"),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -39,6 +40,10 @@ _HEALTH: Final = "/healthz"
 _WELL_KNOWN: Final = "/.well-known/syftmesh.json"
 _METRICS: Final = "/metrics"
 _ROUTES: Final = ("/", _HEALTH, _WELL_KNOWN, _METRICS)
+_FLOWER: Final = ("/v1/control/", "/v1/fleet/", "/v1/runtime/")
+_FLOWER_PATH: Final = re.compile(r"/v1/(control|fleet|runtime)/[a-z-]{1,64}")
+
+_METHODS: Final = frozenset({*METHODS, "POST"})
 
 _Handler = Callable[[Request], Awaitable[Response]]
 
@@ -48,6 +53,24 @@ class HealthSource(Protocol):
 
     async def health(self) -> Health:
         """Return the state, at most a second old."""
+        ...
+
+
+class FlowerGate(Protocol):
+    """Passes requests of Flower's clients to the superlink service."""
+
+    async def pass_on(
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        body: AsyncIterator[bytes],
+        receive: Callable[[], Awaitable[Message]],
+    ) -> Response:
+        """Return its answer as it streams in.
+
+        Raises:
+            MeshError: The request is too large, or the service is away.
+        """
         ...
 
 
@@ -77,6 +100,7 @@ class Edge:
     clock: Clock
     random: Random
     max_object_bytes: int
+    flower: FlowerGate | None = None
 
 
 def build_app(edge: Edge) -> ASGIApp:
@@ -103,6 +127,9 @@ class Routes:
             MeshError: What the handler refuses; no such route (ROUTE_UNKNOWN) or method (METHOD_REFUSED).
         """
         path = scope["path"]
+        if path.startswith(_FLOWER):
+            await self.flower(scope, receive, send)
+            return
         handler = self.objects if path.startswith(f"{PREFIX}/") else self._fixed.get(path)
         if handler is None:
             raise NotFound("There is nothing at this address.", reason="ROUTE_UNKNOWN")
@@ -129,6 +156,19 @@ class Routes:
         if request.client is None or not is_loopback(request.client.host):
             raise PermissionDenied("Metrics are read on this machine only.", reason="LOOPBACK_ONLY")
         return Response(generate_latest(self._edge.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def flower(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request of one of Flower's clients on.
+
+        Raises:
+            NotFound: There is no such route here (ROUTE_UNKNOWN).
+        """
+        gate, path = self._edge.flower, scope["path"]
+        if gate is None or scope["method"] != "POST" or not _FLOWER_PATH.fullmatch(path):
+            raise NotFound("There is nothing at this address.", reason="ROUTE_UNKNOWN")
+        request = Request(scope, receive)
+        response = await gate.pass_on(path, request.headers, request.stream(), receive)
+        await response(scope, receive, send)
 
     async def objects(self, request: Request) -> Response:
         """Pass a pre-signed request to the object store."""
@@ -190,10 +230,10 @@ class Guard:
 
     def _record(self, scope: Scope, status: int, reason: str, duration_s: float) -> None:
         path = scope["path"]
-        route = PREFIX if path.startswith(f"{PREFIX}/") else path if path in _ROUTES else "other"
-        method = scope["method"] if scope["method"] in METHODS else "other"
+        route, method = _route(path), scope["method"] if scope["method"] in _METHODS else "other"
         self._handled.labels(route, method, str(status)).inc()
-        emit = self._log.debug if path == _HEALTH else self._log.info
+        is_common = path == _HEALTH or route in _FLOWER
+        emit = self._log.debug if is_common else self._log.info
         # Never path or query of an object: together they are the right to it.
         emit(
             "http.handled",
@@ -203,6 +243,13 @@ class Guard:
             reason=reason,
             duration_ms=round(duration_s * 1000, 3),
         )
+
+
+def _route(path: str) -> str:
+    if path.startswith(f"{PREFIX}/"):
+        return PREFIX
+    flower = next((prefix for prefix in _FLOWER if path.startswith(prefix)), "")
+    return flower or (path if path in _ROUTES else "other")
 
 
 class _Sent:

@@ -35,6 +35,13 @@ class GatewaySettings(ServiceSettings):
     """Address on which calls are forwarded to the backends; empty: no forwarder, as where all services sit on
     one server or a proxy in front knows them."""
 
+    superlink_http: str = ""
+    """Base URL of the superlink service's HTTP APIs, to which ``/v1/control``, ``/v1/fleet`` and ``/v1/runtime``
+    are passed; empty: this hub runs no federated apps."""
+
+    advertised_flower: str = ""
+    """``host:port`` under which Flower's clients reach this gateway; empty: clients are told of none."""
+
     s3_endpoint: str = "http://127.0.0.1:8333"
     """Base URL the object store is reached by."""
 

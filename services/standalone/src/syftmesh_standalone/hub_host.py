@@ -21,6 +21,7 @@ from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.journal import JournalMetrics
 from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
+from syftmesh_kit.process import free_ports
 from syftmesh_kit.s3 import S3ObjectStore
 from syftmesh_kit.server import ServiceHost
 from syftmesh_kit.settings import load_settings
@@ -34,7 +35,15 @@ from syftmesh_superlink.settings import SuperlinkSettings
 from syftmesh_sync.app import build as build_sync
 from syftmesh_sync.settings import SyncSettings
 
-from syftmesh_standalone.options import DOMAINS, ISSUER, LOOPBACK, SIGNING_KEY_FILE, HubPlace, local_token
+from syftmesh_standalone.options import (
+    DOMAINS,
+    ISSUER,
+    LOOPBACK,
+    SIGNING_KEY_FILE,
+    SUPERLINK_FOLDER,
+    HubPlace,
+    local_token,
+)
 from syftmesh_standalone.readiness import hub_ready
 from syftmesh_standalone.store import Stores
 
@@ -95,6 +104,14 @@ async def _modules(
         signing_key_file=place.folder / SIGNING_KEY_FILE,
         local_token_file=local_token(place.folder),
     )
+    flower = f"{LOOPBACK}:{free_ports(1)[0]}"
+    superlink = load_settings(
+        SuperlinkSettings,
+        issuer=ISSUER,
+        state_dir=place.folder / SUPERLINK_FOLDER,
+        http_listen=flower,
+        drain_s=DRAIN_S,
+    )
     gateway = load_settings(
         GatewaySettings,
         issuer=ISSUER,
@@ -102,6 +119,8 @@ async def _modules(
         http_port=place.http_port,
         advertised_grpc=place.grpc,
         backends=dict.fromkeys(DOMAINS, place.grpc),
+        superlink_http=f"http://{flower}",
+        advertised_flower=place.flower,
         s3_endpoint=stores.s3.endpoint,
         drain_s=DRAIN_S,
     )
@@ -115,6 +134,7 @@ async def _modules(
         ),
         await build_permissions(load_settings(PermissionsSettings), bus=bus, object_store=store, clock=clock),
         await build_router(load_settings(RouterSettings), bus=bus, object_store=store, clock=clock),
-        await build_superlink(load_settings(SuperlinkSettings), bus=bus, clock=clock),
         await build_gateway(gateway, clock=clock, registry=registry),
+        # Drained before the gateway, whose requests it holds.
+        await build_superlink(superlink, bus=bus, clock=clock),
     ]

@@ -17,6 +17,9 @@ ISSUER: Final = "embedded"
 """Issuer of the tokens of every embedded mesh."""
 
 SIGNING_KEY_FILE: Final = "signing.pem"
+SUPERLINK_FOLDER: Final = "superlink"
+"""Flower's database and app bundles, in the hub's folder."""
+
 AGENT_SOCKET: Final = "agent.sock"
 RUNNER_SOCKET: Final = "runner.sock"
 """Named here as well, because importing a service only for its name would cost seconds; a test compares."""
@@ -75,6 +78,11 @@ class HubPlace:
     def grpc(self) -> str:
         """Return the gRPC address that clients are told."""
         return f"{LOOPBACK}:{self.grpc_port}"
+
+    @property
+    def flower(self) -> str:
+        """Return the address that Flower's own clients are told."""
+        return f"{LOOPBACK}:{self.http_port}"
 
     @property
     def object_base(self) -> str:

@@ -24,6 +24,7 @@ from syftmesh_standalone.options import (
     LOOPBACK,
     RUNNER_SOCKET,
     SIGNING_KEY_FILE,
+    SUPERLINK_FOLDER,
     HubPlace,
     local_token,
 )
@@ -123,7 +124,7 @@ class ProcessGroup:
 def hub_specs(place: HubPlace, stores: Stores) -> list[ServiceSpec]:
     """Return the services of the hub; each gets a port of its own, which it keeps when it is restarted."""
     services = list(SERVICE_OF.values())
-    ports = dict(zip([*services, "gateway"], free_ports(len(services) + 1), strict=True))
+    ports = dict(zip([*services, "gateway", "flower"], free_ports(len(services) + 2), strict=True))
     addresses = {name: f"{LOOPBACK}:{port}" for name, port in ports.items()}
     bus = stores.bus
     common = {"nats_url": bus.url, "nats_user": bus.user, "nats_password": bus.password}
@@ -131,6 +132,10 @@ def hub_specs(place: HubPlace, stores: Stores) -> list[ServiceSpec]:
         "identity": {
             "signing_key_file": str(place.folder / SIGNING_KEY_FILE),
             "local_token_file": str(local_token(place.folder)),
+        },
+        "superlink": {
+            "state_dir": str(place.folder / SUPERLINK_FOLDER),
+            "http_listen": addresses["flower"],
         },
         **{name: _store_settings(stores.s3) for name in _WITH_STORE},
     }
@@ -142,6 +147,8 @@ def hub_specs(place: HubPlace, stores: Stores) -> list[ServiceSpec]:
         "advertised_grpc": place.grpc,
         "forward_listen": place.grpc,
         "backends": json.dumps(backends),
+        "superlink_http": f"http://{addresses['flower']}",
+        "advertised_flower": place.flower,
         "s3_endpoint": stores.s3.endpoint,
     }
     listed = [(name, {**common, **own.get(name, {})}) for name in services]

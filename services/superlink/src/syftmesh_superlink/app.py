@@ -98,6 +98,7 @@ class Parts:
     register: Register
     keeper: Keeper
     flower: SuperLink
+    wakes: Wakes
     callers: Callers
     http: HttpServer
     front: Front
@@ -159,6 +160,7 @@ class SuperlinkModule:
         """Take nothing new, then end Flower's SuperLink: its runs go on when it is back."""
         if self._keeping is not None:
             self._keeping.cancel()
+        self._parts.wakes.close()
         await asyncio.gather(self._parts.http.stop(), self._parts.flower.stop())
 
     async def _keep(self) -> None:
@@ -218,6 +220,7 @@ async def build(
             register=register,
             keeper=Keeper(register, federation, flower, presence, clock),
             flower=flower,
+            wakes=wakes,
             callers=callers,
             http=HttpServer(host, port, settings.drain_s),
             front=Front(handlers, callers.verify, clock, random),

@@ -26,7 +26,7 @@ class Addresses:
         issuer: Issuer of access tokens.
         grpc: ``host:port`` of the gRPC services.
         grpc_tls: Whether that port speaks TLS.
-        flower: Address of Flower's services, None until they are there.
+        flower: ``host:port`` of Flower's services, None where there are none.
         version: Version of this hub.
     """
 

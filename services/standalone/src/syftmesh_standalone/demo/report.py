@@ -30,6 +30,7 @@ def document(story: Story, results: Sequence[StepResult], seconds: float, *, kep
             for step in results
         ],
         "results": {"sites": story.answers, _POOLED: story.pooled},
+        "federated": story.training.document(),
         "bytes_out": story.bytes_out,
         "canary": {
             "scanned_bytes": scan.scanned_bytes,
@@ -56,6 +57,15 @@ def table(story: Story) -> Iterator[str]:
             cell.ljust(width) if at < 2 else cell.rjust(width) for at, (cell, width) in _numbered(row, widths)
         ]
         yield "  ".join(cells).rstrip()
+    training = story.training
+    if training.rounds:
+        yield ""
+        yield (
+            f"federated: {training.rounds} rounds, accuracy {training.accuracy:.4f}; "
+            f"trained on all rows in one place: {training.pooled:.4f}"
+        )
+        for owner in OWNERS:
+            yield f"  {training.sent.get(owner, 0):,} sealed bytes of updates left {owner}"
 
 
 def _cells(place: str, row: dict[str, Any]) -> list[str]:

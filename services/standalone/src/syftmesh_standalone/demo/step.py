@@ -109,7 +109,7 @@ async def run_steps(steps: Sequence[Step[S]], story: S, *, tell: Tell, clock: Cl
     """
     results = []
     for step in steps:
-        tell(f"[{step.number:>2}/{steps[-1].number}] {step.title}")
+        tell(f"[{step.number:>2}/{max(each.number for each in steps)}] {step.title}")
         checks, begun_s = Checks(tell), clock.monotonic_s()
         try:
             async with asyncio.timeout(step.deadline_s) as limit:

@@ -16,6 +16,7 @@ from syftmesh_standalone.demo.canary.scan import ScanReport
 from syftmesh_standalone.demo.child import DemoMesh
 from syftmesh_standalone.demo.data import DATASET, PrivateTable, private_tables
 from syftmesh_standalone.demo.step import steadily
+from syftmesh_standalone.demo.training import Training
 
 if TYPE_CHECKING:
     from syftmesh import AsyncClient
@@ -66,6 +67,7 @@ class Story:
         scan: Result of the canary scan.
         controls: What the scan's control runs found, by name.
         audit: State of each site's audit.
+        training: The federated run.
     """
 
     state: Path
@@ -82,6 +84,7 @@ class Story:
     scan: ScanReport = field(default_factory=ScanReport)
     controls: dict[str, int] = field(default_factory=dict)
     audit: dict[str, dict[str, Any]] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
 
     async def load(self) -> None:
         """Load and split the data."""

@@ -11,6 +11,8 @@ class Wakes:
 
     def __init__(self) -> None:
         self._waiting: dict[Hashable, set[asyncio.Future[None]]] = {}
+        self.is_closed = False
+        """Nobody waits any more."""
 
     def expect(self, key: Hashable) -> asyncio.Future[None]:
         """Return what is done at the next wake of `key`; take it before looking, and `drop` it after."""
@@ -31,3 +33,9 @@ class Wakes:
         for found in self._waiting.pop(key, ()):
             if not found.done():
                 found.set_result(None)
+
+    def close(self) -> None:
+        """Wake everybody, and let nobody wait from now on."""
+        self.is_closed = True
+        for key in list(self._waiting):
+            self.wake(key)

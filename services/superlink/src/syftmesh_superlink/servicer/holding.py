@@ -39,7 +39,7 @@ async def held(
         try:
             answer = await ask()
             left_s = end_s - loop.time()
-            if left_s <= 0 or not is_empty(answer):
+            if left_s <= 0 or wakes.is_closed or not is_empty(answer):
                 return answer
             await asyncio.wait({expected}, timeout=min(left_s, hold.again_s))
         finally:
