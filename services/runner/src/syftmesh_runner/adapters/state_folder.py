@@ -1,8 +1,8 @@
 """The site's own folder.
 
 ``datasets/<name>/<digest>/{private,mock}``, ``jobs/<job id>/{code.tar,code,run,output,logs}``,
-``runs/<run id>/<digest>.fab``, ``staging``. Folders are 0700, files 0600. Job ids, run ids, digests and dataset
-names are checked before they get here and are plain names.
+``runs/<run id>/{<digest>.fab,stdout.txt,stderr.txt}``, ``staging``. Folders are 0700, files 0600. Job ids, run
+ids, digests and dataset names are checked before they get here and are plain names.
 """
 
 from __future__ import annotations
@@ -208,6 +208,13 @@ class StateFolder:
     def bundle(self, run_id: str, digest: str) -> bytes:
         """Return an app bundle as it lies on disk; empty when it is gone."""
         return _read(self.bundle_path(run_id, digest)) or b""
+
+    def keep_run_log(self, run_id: str, stdout: bytes, stderr: bytes) -> None:
+        """Keep what the app of a federated run printed."""
+        for name, data in (("stdout.txt", stdout), ("stderr.txt", stderr)):
+            place = self.root / "runs" / run_id / name
+            place.unlink(missing_ok=True)
+            _write(place, data)
 
     def bundle_path(self, run_id: str, digest: str) -> Path:
         """Return the file of an app bundle."""

@@ -12,12 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from syftmesh_core.approval import DatasetVersion, Recipient
 from syftmesh_core.enc import parse_json
 from syftmesh_core.errors import (
     DeadlineExceeded,
     IntegrityFailure,
+    InvalidInput,
     LimitExceeded,
     MeshError,
     Unavailable,
@@ -47,6 +49,9 @@ class TaskKind(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     QUERY = "query"
+
+
+_KINDS: Final = frozenset(kind.value for kind in TaskKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,7 @@ class ApprovedRuns:
             kind: What the task does, of `TaskKind`, where that is known already.
 
         Raises:
-            ValueError: The kind is none.
+            InvalidInput: TASK_KIND_UNKNOWN.
             NotFound: RUN_UNKNOWN: it was not proposed here.
             WrongState: NOT_APPROVED (metadata `state`), APPROVAL_EXPIRED, APPROVAL_MISMATCH (metadata
                 `term`), DATASET_CHANGED.
@@ -152,18 +157,16 @@ class ApprovedRuns:
 
         Args:
             run_id: As the task says; it need not have been proposed here.
-            kind: What the task does, of `TaskKind`.
+            kind: What the task does; one that is none of `TaskKind` was not answered.
             outcome_reason: Empty when it was answered, else the constant why not.
             sent_bytes: What left the site, sealed, in bytes.
-
-        Raises:
-            ValueError: The kind is none.
         """
-        done = TaskKind(kind)
+        is_ok = not outcome_reason and kind in _KINDS
+        done = TaskKind(kind) if kind in _KINDS else None
         facts: dict[str, object] = {
             "run_id": run_id[:64],
-            "kind": done.value,
-            "ok": not outcome_reason,
+            "kind": done.value if done else "unknown",
+            "ok": is_ok,
             "reason": outcome_reason,
             "sent_bytes": sent_bytes,
         }
@@ -171,8 +174,16 @@ class ApprovedRuns:
             proposal = self._state.proposals.get(run_id)
             if proposal is not None:
                 facts = {**audit_fields(proposal), **facts}
-                self._state.proposals.save(_counted(proposal, done, sent_bytes, is_ok=not outcome_reason))
+                self._state.proposals.save(_counted(proposal, done, sent_bytes, is_ok=is_ok))
             self._state.audit.append("federated.task", RUNNER, facts)
+
+    def keep_log(self, run_id: str, stdout: bytes, stderr: bytes) -> None:
+        """Keep what the app of a run printed, for the owner, in place of what it printed before.
+
+        Raises:
+            NotFound: RUN_UNKNOWN: it was not proposed here.
+        """
+        self._state.folder.keep_run_log(self._ledger.get(run_id).run_id, stdout, stderr)
 
     def _current(self, run_id: str, app_digest: str, now_ms: int, kind: str | None) -> Proposal:
         proposal = self._ledger.get(run_id)
@@ -189,7 +200,7 @@ class ApprovedRuns:
         if kind is None:
             left = proposal.train_left + proposal.evaluate_left
         else:
-            left = proposal.train_left if TaskKind(kind) is TaskKind.TRAIN else proposal.evaluate_left
+            left = proposal.train_left if _kind(kind) is TaskKind.TRAIN else proposal.evaluate_left
         if not left:
             raise LimitExceeded(
                 "All tasks that the owner approved have run: start a new run.", reason="TASKS_EXHAUSTED"
@@ -274,7 +285,16 @@ class ApprovedRuns:
         )
 
 
-def _counted(proposal: Proposal, kind: TaskKind, sent_bytes: int, *, is_ok: bool) -> Proposal:
+def _kind(text: str) -> TaskKind:
+    if text not in _KINDS:
+        raise InvalidInput(
+            f"{text[:32]!r} is no kind of task: it is one of {', '.join(TaskKind)}.",
+            reason="TASK_KIND_UNKNOWN",
+        )
+    return TaskKind(text)
+
+
+def _counted(proposal: Proposal, kind: TaskKind | None, sent_bytes: int, *, is_ok: bool) -> Proposal:
     trained, evaluated = is_ok and kind is TaskKind.TRAIN, is_ok and kind is not TaskKind.TRAIN
     return replace(
         proposal,

@@ -301,6 +301,10 @@ class Folder(Protocol):
         """Return an app bundle as it lies on disk; empty when it is gone."""
         ...
 
+    def keep_run_log(self, run_id: str, stdout: bytes, stderr: bytes) -> None:
+        """Keep what the app of a federated run printed, in place of what it printed before."""
+        ...
+
     def bundle_path(self, run_id: str, digest: str) -> Path:
         """Return the file of an app bundle."""
         ...
