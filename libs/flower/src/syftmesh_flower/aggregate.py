@@ -330,6 +330,10 @@ class RunFollower:
             if site.state == pb.SITE_STATE_APPROVED and site.node_id
         }
 
+    async def look(self) -> None:
+        """Ask for the run now: who is connected is told in no other way."""
+        self._take((await self._stub.GetRun(rpc.GetRunRequest(run_id=self.run_id))).run)
+
     async def changed(self, timeout_s: float) -> None:
         """Return when the run has changed, or after `timeout_s`."""
         self._event.clear()

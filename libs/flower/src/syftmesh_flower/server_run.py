@@ -153,6 +153,8 @@ class ServerRun:
         while True:
             kind, parts = await self._next(app)
             if kind == NODES:
+                with suppress(MeshError):
+                    await self._follower.look()
                 await app.send(NODES, await desk.nodes())
             elif kind in answers:
                 await app.send(kind, await answers[kind](parts))
@@ -190,6 +192,8 @@ class ServerRun:
         loop = asyncio.get_running_loop()
         end = loop.time() + _NODES_S
         while not self._follower.is_final:
+            with suppress(MeshError):
+                await self._follower.look()
             run = self._follower.run or pb.Run()
             approved = [site for site in run.site_runs if site.state == pb.SITE_STATE_APPROVED]
             there = [site for site in approved if site.connected and site.node_id]

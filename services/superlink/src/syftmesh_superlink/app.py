@@ -224,7 +224,7 @@ async def build(
             callers=callers,
             http=HttpServer(host, port, settings.drain_s),
             front=Front(handlers, callers.verify, clock, random),
-            servicer=FederationServicer(federation, presence, wake),
+            servicer=FederationServicer(federation, presence, wake, nodes.of),
         )
     )
 

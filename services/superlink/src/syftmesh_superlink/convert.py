@@ -28,8 +28,10 @@ _SITE_STATES: Final = {state: pb.SiteState.Value(f"SITE_STATE_{state.name}") for
 _SITE_STATES_BACK: Final = {value: state for state, value in _SITE_STATES.items()}
 
 
-def run(record: Run, is_connected: Callable[[str], bool]) -> pb.Run:
-    """Return the run as a message; `is_connected` says whether a site is heard now."""
+def run(
+    record: Run, is_connected: Callable[[str], bool], node_of: Callable[[str], int | None]
+) -> pb.Run:
+    """Return the run as a message; `is_connected` says whether a site is heard now, `node_of` which its node is."""
     return pb.Run(
         run_id=record.run_id,
         app_digest=record.app_digest,
@@ -39,7 +41,7 @@ def run(record: Run, is_connected: Callable[[str], bool]) -> pb.Run:
         rounds=record.rounds,
         minimum_sites=record.minimum_sites,
         aggregator=record.aggregator,
-        site_runs=[_site_run(site, record, is_connected) for site in record.sites],
+        site_runs=[_site_run(site, record, is_connected, node_of) for site in record.sites],
         round_reports=[_round(report) for report in record.reports],
         reason=record.reason,
         message=record.message,
@@ -100,7 +102,9 @@ def report(request: rpc.ReportRoundRequest) -> AggregatorReport:
     )
 
 
-def _site_run(record: SiteRun, of: Run, is_connected: Callable[[str], bool]) -> pb.SiteRun:
+def _site_run(
+    record: SiteRun, of: Run, is_connected: Callable[[str], bool], node_of: Callable[[str], int | None]
+) -> pb.SiteRun:
     connected = record.state is SiteState.APPROVED and not of.is_final and is_connected(record.site)
     return pb.SiteRun(
         site=record.site,
@@ -108,6 +112,7 @@ def _site_run(record: SiteRun, of: Run, is_connected: Callable[[str], bool]) -> 
         reason=record.reason,
         connected=connected,
         updated_unix_ms=record.updated_ms,
+        node_id=(node_of(record.site) or 0) if record.state is SiteState.APPROVED else 0,
     )
 
 

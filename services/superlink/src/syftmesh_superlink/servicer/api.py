@@ -32,12 +32,16 @@ class FederationServicer(grpc_api.FederationServiceServicer):
         federation: The use cases.
         presence: Who is connected.
         wake: Called with a run whose members changed: what waits for their answers looks again.
+        node_of: Gives the Flower node of a site now.
     """
 
-    def __init__(self, federation: Federation, presence: Presence, wake: RunChanged) -> None:
+    def __init__(
+        self, federation: Federation, presence: Presence, wake: RunChanged, node_of: Callable[[str], int | None]
+    ) -> None:
         self._use = federation
         self._presence = presence
         self._wake = wake
+        self._node_of = node_of
 
     async def CreateRun(self, request: rpc.CreateRunRequest, context: Any) -> rpc.CreateRunResponse:
         caller = current_caller()
@@ -101,4 +105,4 @@ class FederationServicer(grpc_api.FederationServiceServicer):
         return rpc.GetArtifactsResponse(artifacts=[convert.artifact(found) for found in run.artifacts])
 
     def _encoded(self, run: Run) -> pb.Run:
-        return convert.run(run, self._presence.is_connected)
+        return convert.run(run, self._presence.is_connected, self._node_of)
