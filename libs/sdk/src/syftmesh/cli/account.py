@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from syftmesh_core.errors import InvalidInput, MeshError, Unimplemented
+from syftmesh_core.errors import InvalidInput, MeshError
 from syftmesh_core.principal import normalise_principal
 
 from syftmesh.cli.device import chosen_profile, on_device
@@ -33,7 +34,8 @@ def register(app: typer.Typer) -> None:
         app,
         "login",
         example="syftmesh login --email carol@lab.example\n"
-        "syftmesh login --email carol@lab.example --server https://mesh.example --token-file token",
+        "syftmesh login --email carol@lab.example --server https://mesh.example --token-file token\n"
+        "syftmesh login --flwr --sites alice@hospital.example,bob@clinic.example --dataset breast-cancer",
     )(login)
     verb(app, "logout", example="syftmesh logout --profile carol@lab.example")(logout)
     verb(app, "whoami", example="syftmesh whoami --json")(whoami)
@@ -45,9 +47,14 @@ def login(
     email: Email = None,
     token_file: TokenFile = None,
     recovery_out: RecoveryOut = None,
-    flwr: Annotated[
-        bool, typer.Option("--flwr", help="Also log in Flower's own program.", hidden=True)
-    ] = False,
+    flwr: Annotated[bool, typer.Option("--flwr", help="Also log in Flower's own program, flwr.")] = False,
+    sites: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="With --flwr: the sites of its runs; else `flwr run` names them."),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --flwr and --sites: the dataset of its runs.")
+    ] = None,
 ) -> None:
     """Log in on this machine; make the account when there is none.
 
@@ -55,12 +62,59 @@ def login(
     on a terminal, or written to the file of --recovery-out; where neither is there, to recovery/EMAIL.txt in
     the state folder.
     """
-    if flwr:
-        raise Unimplemented("Logging in Flower's own program comes with federated learning.")
+    federation = _federation(sites, dataset, flwr=flwr)
     result = enter(frame, email, token_file=token_file, recovery_out=recovery_out)
-    document = {"email": result.email, "server": result.server, "created": result.created}
+    document: dict[str, object] = {"email": result.email, "server": result.server, "created": result.created}
     made = " with a new account" if result.created else ""
-    frame.emit(document, f"Logged in as {result.email} at {result.server}{made}.")
+    lines = [f"Logged in as {result.email} at {result.server}{made}."]
+    if flwr:
+        document["flower"] = flower = _log_in_flower(frame, result, federation)
+        lines.append(f"Flower's program has the connection {flower['connection']} to {flower['address']}.")
+    frame.emit(document, *lines)
+    if flwr:
+        frame.note(
+            "Its token ends soon (after 15 minutes, where the hub says nothing else): then repeat this."
+        )
+        frame.note("next: syftmesh fl serve, and in another terminal: flwr run APP syftmesh --stream")
+
+
+def _federation(sites: str | None, dataset: str | None, *, flwr: bool) -> str | None:
+    """Return the name of the federation that the options name, None without them."""
+    if sites is None and dataset is None:
+        return None
+    names = [normalise_principal(name.strip()) for name in (sites or "").split(",") if name.strip()]
+    if not (flwr and names and dataset):
+        raise InvalidInput(
+            "--sites and --dataset are given both, and with --flwr.",
+            reason="RUN_INVALID",
+            metadata={"field": "sites"},
+            hint="syftmesh login --flwr --sites a@x.example,b@y.example --dataset NAME",
+        )
+    from syftmesh.flower_address import federation_name
+
+    return federation_name(dataset, names)
+
+
+def _log_in_flower(frame: Frame, result: Any, federation: str | None) -> dict[str, object]:
+    from syftmesh.cli.flower_login import CONNECTION, flower_home, write_connection, write_token
+    from syftmesh.flower_address import flower_address
+
+    async def ask(node: Any) -> tuple[str, str | None]:
+        return await node.session.access_token(), node.well_known.flower_address
+
+    as_who = replace(frame, profile=result.email, server=result.server)
+    token, announced = on_device(as_who, ask)
+    found = flower_address(result.server, announced)
+    home = flower_home(frame.surroundings.environ)
+    write_token(home, found.address, token)
+    config = write_connection(home, found.address, insecure=found.insecure, federation=federation)
+    return {
+        "connection": CONNECTION,
+        "address": found.address,
+        "insecure": found.insecure,
+        "federation": federation,
+        "config": str(config),
+    }
 
 
 def enter(frame: Frame, email: str | None, *, token_file: Path | None, recovery_out: Path | None) -> Any:

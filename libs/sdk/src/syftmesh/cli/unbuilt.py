@@ -14,7 +14,7 @@ _SYNC: Final = "a folder of this machine that follows the mesh"
 _VERSIONS: Final = "older versions of files"
 _GROUPS: Final = "groups of people"
 _APPS: Final = "apps that the program installs and runs"
-_FEDERATED: Final = "federated learning"
+_FEDERATED: Final = "federated learning on mock data, and runs that go on from a checkpoint"
 _ADMIN: Final = "the administration of a hub"
 _PRIVACY: Final = "the privacy budget"
 _SITES: Final = "the life of sites after they are made"
@@ -35,11 +35,7 @@ MISSING: Final[Mapping[str, str]] = {
     **{f"group {name}": _GROUPS for name in ("create", "ls", "show", "add", "remove")},
     **{f"app {name}": _APPS for name in ("init", "run", "install", "ls", "logs", "stop", "rm")},
     **{f"policy {name}": "rules that approve jobs by themselves" for name in ("show", "set", "test")},
-    **{
-        f"fl {name}": _FEDERATED
-        for name in ("run", "simulate", "ls", "show", "watch", "approve", "deny", "leave")
-    },
-    **{f"fl {name}": _FEDERATED for name in ("revoke", "cancel", "resume", "results")},
+    **{f"fl {name}": _FEDERATED for name in ("simulate", "resume")},
     **{f"privacy {name}": _PRIVACY for name in ("show", "set")},
     **{f"admin {name}": _ADMIN for name in ("backup", "restore", "rebuild", "scrub", "gc")},
     "admin user revoke": _ADMIN,
@@ -65,7 +61,6 @@ _GROUP_HELP: Final[Mapping[str, str]] = {
     "group": "Groups of people (not built).",
     "app": "Apps of a site (not built).",
     "policy": "Rules that approve by themselves (not built).",
-    "fl": "Federated learning (not built).",
     "privacy": "The budget ledger (not built).",
     "admin": "Administration of a hub (not built).",
     "admin user": "People (not built).",
