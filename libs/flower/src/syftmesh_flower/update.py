@@ -100,7 +100,7 @@ def read_update(content: RecordDict) -> Update:
         if isinstance(record, ArrayRecord):
             arrays[name] = {key: read_array(array) for key, array in record.items()}
         elif isinstance(record, MetricRecord):
-            metrics[name] = {key: _metric(key, value) for key, value in record.items()}
+            metrics[name] = {key: read_metric(key, value) for key, value in record.items()}
         else:
             config[name] = dict(record.items())
     return Update(arrays, metrics, config)
@@ -161,6 +161,24 @@ def write_array(array: NDArray) -> Array:
     return Array(dtype=str(array.dtype), shape=tuple(array.shape), stype=NUMPY_TYPE, data=data)
 
 
+def read_metric(name: str, value: object) -> MetricValue:
+    """Return `value` as a metric of plain Python numbers.
+
+    Raises:
+        IntegrityFailure: UPDATE_MALFORMED: it is no number or list of numbers, or one of more than 64 bits.
+    """
+    if isinstance(value, list):
+        if all(_is_number(item, int) for item in value):
+            return [int(item) for item in value]
+        if all(_is_number(item, float) for item in value):
+            return [float(item) for item in value]
+    elif _is_number(value, int):
+        return int(value)  # type: ignore[call-overload, no-any-return]
+    elif _is_number(value, float):
+        return float(value)  # type: ignore[arg-type]
+    raise malformed(f"the metric {name[:100]!a} is no number, or one of more than 64 bits")
+
+
 def malformed(problem: str) -> IntegrityFailure:
     """Return the error for a content that is not what it says."""
     return IntegrityFailure(f"The content of the message is refused: {problem}.", reason="UPDATE_MALFORMED")
@@ -180,19 +198,6 @@ def _view(
         raise malformed("an array has a shape that does not exist") from None
     shaped.flags.writeable = False
     return shaped
-
-
-def _metric(name: str, value: object) -> MetricValue:
-    if isinstance(value, list):
-        if all(_is_number(item, int) for item in value):
-            return [int(item) for item in value]
-        if all(_is_number(item, float) for item in value):
-            return [float(item) for item in value]
-    elif _is_number(value, int):
-        return int(value)  # type: ignore[call-overload, no-any-return]
-    elif _is_number(value, float):
-        return float(value)  # type: ignore[arg-type]
-    raise malformed(f"the metric {name[:100]!a} is no number, or one of more than 64 bits")
 
 
 def _is_number(value: object, kind: type[int | float]) -> bool:
