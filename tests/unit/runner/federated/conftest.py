@@ -55,6 +55,11 @@ class Federated:
         return self.world.module.federated
 
     @property
+    def runs(self) -> Any:
+        """What the executor of tasks asks."""
+        return self.parts.tasks._approved
+
+    @property
     def proposals(self) -> Any:
         return self.world.module._state.proposals
 
@@ -127,7 +132,7 @@ class Federated:
             **changes,
         }
         kind = fields.pop("kind", None)
-        return await self.parts.approved.authorise(**fields, kind=kind)
+        return await self.runs.authorise(**fields, kind=kind)
 
     def state(self) -> str:
         return str(self.proposals.get(RUN).state)
