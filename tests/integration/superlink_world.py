@@ -4,15 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
 import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+    RegisterNodeFleetRequest,
+    UnregisterNodeFleetRequest,
+)
+from flwr.proto.node_pb2 import Node as NodeProto
+from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import (
+    inflate_object_from_contents,
+    pull_objects,
+    push_objects,
+)
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid.http_grid import HttpGrid
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from mesh.federated.v1 import federated_pb2 as pb
 from mesh.federated.v1 import federated_service_pb2 as rpc
 from mesh.federated.v1 import federated_service_pb2_grpc as api
@@ -84,6 +122,7 @@ class Hub:
 
     grpc: str
     module: SuperlinkModule
+    clients: list[Any] = field(default_factory=list)
 
     @property
     def http(self) -> str:
@@ -107,7 +146,10 @@ class Hub:
         self, path: str, message: Any = None, principal: str | None = None, **headers: str
     ) -> httpx.Response:
         """Send one of Flower's requests."""
-        sent = {"content-type": "application/protobuf", **{k.replace("_", "-"): v for k, v in headers.items()}}
+        sent = {
+            "content-type": "application/protobuf",
+            **{k.replace("_", "-"): v for k, v in headers.items()},
+        }
         if principal is not None:
             sent["authorization"] = f"Bearer {token_of(principal)}"
         body = message.SerializeToString() if message is not None else b""
@@ -130,7 +172,12 @@ async def hub(nats: NatsAddress, folder: Path) -> AsyncIterator[Hub]:
         async with host.running() as bound:
             async with asyncio.timeout(10):
                 await host.wait_ready()
-            yield Hub(bound, module)
+            found = Hub(bound, module)
+            try:
+                yield found
+            finally:
+                for client in found.clients:
+                    client.close()
     finally:
         await bus.close()
 
@@ -163,3 +210,130 @@ async def acquire(found: Hub, run_id: str) -> str:
     """Return the task token of Anna's run."""
     async with found.stub(ANNA) as anna:
         return (await anna.AcquireServerTask(rpc.AcquireServerTaskRequest(run_id=run_id))).task_token
+
+
+class Bearer:
+    """Adds a principal's access token to requests of Flower's own clients, as a site's relay does."""
+
+    def __init__(self, principal: str) -> None:
+        self._principal = principal
+
+    def intercept(self, context: Any, call_next: Any) -> Any:
+        """Add it."""
+        context.request.headers["authorization"] = f"Bearer {token_of(self._principal)}"
+        return call_next(context)
+
+
+class Node:
+    """A SuperNode's connection, by Flower's own client: calls block, run them in a thread."""
+
+    def __init__(self, found: Hub, site: str) -> None:
+        private, public = generate_key_pairs()
+        self.public_key = public_key_to_bytes(public)
+        self.node_id = 0
+        self.client = FleetHttpClient.from_server_address(
+            found.http,
+            insecure=True,
+            root_certificates=None,
+            interceptors=[
+                NodeAuthHttpInterceptor(private, public),
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                Bearer(site),
+            ],
+        )
+        found.clients.append(self.client)
+
+    def register(self) -> int:
+        """Register and activate, and return the node id."""
+        answer = self.client.RegisterNode(RegisterNodeFleetRequest(public_key=self.public_key))
+        self.node_id = answer.node_id
+        self.client.ActivateNode(ActivateNodeRequest(public_key=self.public_key, heartbeat_interval=30))
+        return self.node_id
+
+    def pull(self) -> tuple[Message, float] | None:
+        """Pull a message with its objects; gives it and the seconds it took, None without one."""
+        begun = time.monotonic()
+        answer = self.client.PullMessages(PullMessagesRequest(node=NodeProto(node_id=self.node_id)))
+        if not answer.messages_list:
+            return None
+        took_s = time.monotonic() - begun
+        run_id = answer.messages_list[0].metadata.run_id
+        pull = make_pull_object_fn_protobuf(self.client.PullObject, NodeProto(node_id=self.node_id), run_id)
+        ids = [tree.object_id for tree in iterate_object_tree(answer.message_object_trees[0])]
+        contents = pull_objects(ids, pull)
+        message_id = answer.messages_list[0].metadata.message_id
+        message = inflate_object_from_contents(message_id, contents)
+        message.metadata.__dict__["_message_id"] = message_id
+        return message, took_s
+
+    def reply(self, message: Message) -> None:
+        """Answer a message with its own content."""
+        TaskIdentity.run_id, TaskIdentity.node_id = message.metadata.run_id, self.node_id
+        answer = Message(message.content, reply_to=message)
+        with no_object_id_recompute():
+            answer.metadata.__dict__["_message_id"] = answer.object_id
+            objects = get_all_nested_objects(answer)
+            pushed = self.client.PushMessages(
+                PushMessagesRequest(
+                    node=NodeProto(node_id=self.node_id),
+                    messages_list=[message_to_proto(remove_content_from_message(answer))],
+                    message_object_trees=[get_object_tree(answer)],
+                    clientapp_runtime_list=[0.1],
+                )
+            )
+            push_objects(
+                objects,
+                push_object_fn=make_push_object_fn_protobuf(
+                    self.client.PushObject,
+                    NodeProto(node_id=self.node_id),
+                    message.metadata.run_id,
+                    pushed.session_id,
+                ),
+                object_ids_to_push=set(pushed.objects_to_push),
+            )
+
+    def unregister(self) -> None:
+        """Say goodbye."""
+        self.client.UnregisterNode(UnregisterNodeFleetRequest(node_id=self.node_id))
+
+
+class Aggregator:
+    """A ServerApp's Grid, by Flower's own client: calls block, run them in a thread."""
+
+    def __init__(self, found: Hub, run_id: str, token: str) -> None:
+        self.client = RuntimeHttpClient.from_server_address(
+            found.http,
+            insecure=True,
+            root_certificates=None,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
+                RuntimeTokenHttpInterceptor(token=token),
+                Bearer(ANNA),
+            ],
+            retry_invoker=make_simple_http_retry_invoker(),
+        )
+        found.clients.append(self.client)
+        self.grid = HttpGrid(runtime_api_address=found.http, insecure=True, token=token)
+        self.grid._client = self.client
+        self.grid.set_run(Run.create_empty(int(run_id)))
+        self.run_id = int(run_id)
+
+    def begin(self) -> None:
+        """Take the task's input."""
+        self.client.PullTaskInput(PullTaskInputRequest())
+
+    def push(self, *nodes: int, size: int = 100) -> list[str]:
+        """Send each node an array."""
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self.run_id, 1, 1
+        content = RecordDict({"arrays": ArrayRecord([np.ones(size)])})
+        return list(
+            self.grid.push_messages([Message(content, node, "train", group_id="1") for node in nodes])
+        )
+
+    def pull(self, ids: list[str]) -> list[Message]:
+        """Pull replies, which waits for one."""
+        return list(self.grid.pull_messages(ids))
+
+    def finish(self, sub_status: str = "completed") -> None:
+        """Say that the task ended."""
+        self.client.PushTaskOutput(PushTaskOutputRequest(sub_status=sub_status))

@@ -113,6 +113,7 @@ class SuperLink(Flower):
         """End it."""
         if self._starting is not None:
             self._starting.cancel()
+            await asyncio.wait({self._starting})  # a start that is broken off ends its process itself
         await self._child.stop()
         await self._http.aclose()
         self._socket.unlink(missing_ok=True)
