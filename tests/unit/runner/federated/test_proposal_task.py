@@ -128,7 +128,7 @@ async def test_a_device_that_was_revoked_approves_nothing_any_more(fl: Any) -> N
         await fl.authorise()
 
 
-@pytest.mark.parametrize("change", ["changed", "more", "gone", "unregistered"])
+@pytest.mark.parametrize("change", ["changed", "more", "gone", "unregistered", "another"])
 async def test_a_dataset_that_was_changed_is_told(fl: Any, change: str) -> None:
     await fl.approved()
     dataset = fl.world.module._state.datasets.get("people")
@@ -139,6 +139,8 @@ async def test_a_dataset_that_was_changed_is_told(fl: Any, change: str) -> None:
         (part / "more.csv").write_text("a\n")
     elif change == "gone":
         shutil.rmtree(part)
+    elif change == "another":
+        fl.world.module._state.datasets.save(replace(dataset, private_digest="0" * 64))
     else:
         fl.world.module._state.datasets.delete("people")
     with pytest.raises(WrongState) as caught:
