@@ -160,3 +160,11 @@ async def test_an_answer_that_is_too_large_ends_the_app(start: Start) -> None:
         await app.ask(TASK, _task("query"), timeout_s=30)
     assert failure.value.reason == "UPDATE_TOO_LARGE"
     assert app.is_over
+
+
+async def test_a_run_that_the_executor_refuses_is_told_at_once(tmp_path: Path) -> None:
+    spec = RunSpec("app", tmp_path, "missing.py", {}, tmp_path / "output")
+    app = await AppProcess.start(ProcessExecutor(), spec, {}, limit_bytes=1 << 20)
+    with pytest.raises(AppFailure) as failure:
+        await app.receive(timeout_s=20)
+    assert failure.value.reason == "ISOLATION_FAILED"

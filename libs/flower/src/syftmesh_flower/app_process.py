@@ -14,6 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import structlog
 from syftmesh_executor.port import EndReason, Executor, RunOutcome, RunSpec
 
 from syftmesh_flower.launch import syftmesh_channel
@@ -27,6 +28,7 @@ _END_S: Final = 10.0
 _LAST_WORDS_S: Final = 2.0
 
 T = TypeVar("T")
+_log: Any = structlog.get_logger("syftmesh.flower.app")
 
 _ENDS: Final[Mapping[EndReason, str]] = {
     EndReason.OK: "APP_ENDED",
@@ -98,6 +100,8 @@ class AppProcess:
             _widen(write, read)
         run = replace(spec, channel=(FileIO(their_read, "rb"), FileIO(their_write, "wb")))
         running = asyncio.create_task(executor.run(run), name=f"flower-app {spec.run_id}")
+        # However it ends, also when it is refused at once, the pipes must not seem to have somebody behind them.
+        running.add_done_callback(lambda _: run.close_channel())
         app = cls(executor, run, Channel(read, write, limit_bytes=limit_bytes), running)
         app._ends = [FileIO(read, "rb"), FileIO(write, "wb")]
         try:
@@ -132,11 +136,15 @@ class AppProcess:
 
     async def end(self) -> RunOutcome | None:
         """End the process with all below it and return how it ended; None when it never ran."""
-        with suppress(asyncio.InvalidStateError):
-            if not self._running.done():
-                await self._executor.cancel(self._spec.run_id)
-        with suppress(asyncio.CancelledError, Exception):
-            self.outcome = await self._running
+        if not self._running.done():
+            await self._executor.cancel(self._spec.run_id)
+        await asyncio.wait({self._running})
+        if self._running.cancelled():
+            self.outcome = None
+        elif (error := self._running.exception()) is not None:
+            _log.error("flower.app_not_run", reason=getattr(error, "reason", type(error).__name__))
+        else:
+            self.outcome = self._running.result()
         # With the other ends closed a thread that still reads or writes comes back.
         self._spec.close_channel()
         self._thread.shutdown(wait=False)
@@ -165,6 +173,8 @@ class AppProcess:
             await asyncio.wait({self._running}, timeout=_LAST_WORDS_S)
             outcome = await self.end()
             reason = outcome.reason if outcome is not None else EndReason.ISOLATION_FAILED
+            if outcome is not None and outcome.detail:
+                _log.warning("flower.app_ended", reason=reason.value, detail=outcome.detail)
             raise AppFailure(_ENDS.get(reason, reason.value), is_over=True) from None
         except RuntimeError:  # its thread was shut down
             raise AppFailure("APP_ENDED", is_over=True) from None

@@ -211,7 +211,7 @@ class ServerRun:
         code, output = self._folder.scratch("code"), self._folder.scratch("output")
         await asyncio.to_thread(_unpack, bundle.extract, code, output)
         spec = RunSpec(
-            run_id=str(uuid7(self._node.clock.now_ms(), self._node.random)),
+            run_id=uuid7(self._node.clock, self._node.random),
             code_dir=code,
             entrypoint=SERVER_LAUNCHER,
             datasets={},

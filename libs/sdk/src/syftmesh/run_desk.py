@@ -43,7 +43,7 @@ class RunMaker(RunAggregator, Protocol):
 
 
 def make_aggregator(node: Node, folder: Path, server: str) -> RunMaker:
-    """Return the aggregator of a device, which runs ServerApps in a sandbox of this machine.
+    """Return the aggregator of a device, which runs its owner's ServerApps as processes of this machine.
 
     Args:
         node: The aggregator's device.
@@ -51,12 +51,12 @@ def make_aggregator(node: Node, folder: Path, server: str) -> RunMaker:
         server: The hub's address.
     """
     # Flower takes a second to import: only who aggregates waits for it.
-    from syftmesh_executor.sandbox import SandboxExecutor
+    from syftmesh_executor.process import ProcessExecutor
     from syftmesh_flower.aggregate import Aggregator, RunOrigin
 
     found = flower_address(server, node.well_known.flower_address)
     origin = RunOrigin(found.address, found.insecure)
-    return Aggregator(node, SandboxExecutor(clock=node.clock), folder, origin)
+    return Aggregator(node, ProcessExecutor(clock=node.clock), folder, origin)
 
 
 class AsyncFederated:

@@ -15,6 +15,7 @@ from syftmesh.run import AsyncRun
 from syftmesh.run_status import RoundReport, RunSnapshot, RunState
 from syftmesh_core.errors import MeshError, WrongState
 from syftmesh_core.parallel import in_parallel
+from syftmesh_flower.bundle import build_bundle, read_bundle
 
 from syftmesh_standalone.demo.data import DATASET
 from syftmesh_standalone.demo.pooled import pooled_accuracy
@@ -27,9 +28,8 @@ RUN_FAILED: Final = "RUN_FAILED"
 LEAST_ACCURACY: Final = 0.95
 LARGEST_GAP: Final = 0.02
 MODEL: Final = "model.safetensors"
-_RUN_S: Final = 150.0
+_RUN_S: Final = 90.0
 _TRIES: Final = 3
-_NAME: Final = "pyproject.toml"
 _LOST: Final = frozenset(
     {"TOO_FEW_SITES", "NO_RESULTS", "AGGREGATOR_LOST", "SUPERLINK_AWAY", "TASK_LOST", "APP_ENDED", "RUN_LOST"}
 )
@@ -124,15 +124,17 @@ async def _propose(story: Story, app: Path) -> AsyncRun:
 async def _look(story: Story, owner: str, run_id: str, checks: Checks) -> None:
     seen = await _proposed(story, owner, run_id)
     files = await story.ask(owner, lambda client: client.site.fl.code(run_id))
-    ours = {name: (APP / name).read_bytes() for name in files if (APP / name).is_file()}
-    same = {name for name, content in files.items() if ours.get(name) == content}
+    ours = await asyncio.to_thread(lambda: read_bundle(build_bundle(APP)))
+    code = {name: (APP / name).read_bytes() for name in files if name.endswith(".py")}
+    same = all(files[name] == content for name, content in code.items())
     checks.that(
-        _NAME in same and len(same) == len(files), f"{owner} reads the app, {len(files)} files, as submitted"
+        len(code) > 1 and same, f"{owner} reads the app, {len(files)} files, byte for byte as submitted"
     )
+    checks.that(seen.app_digest == ours.digest, f"its digest, computed anew, is {ours.digest[:16]}...")
     limits = seen.limits
     checks.that(
         seen.aggregator == SCIENTIST and [r.email for r in seen.recipients] == [SCIENTIST],
-        f"digest {seen.app_digest[:16]}..., for {SCIENTIST} alone, {seen.train_tasks} training tasks, "
+        f"updates are for {SCIENTIST} alone, {seen.train_tasks} training tasks, "
         f"at most {limits.max_update_bytes:,} bytes an answer",
     )
 
