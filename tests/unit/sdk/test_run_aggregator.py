@@ -34,9 +34,10 @@ def test_aggregator_reaches_flower_where_the_hub_says(
     assert (made.origin.address, made.origin.insecure) == (address, insecure)
 
 
-@pytest.mark.parametrize("name", ["create", "adopt", "aggregate", "results"])
+@pytest.mark.parametrize("name", ["create", "adopt", "aggregate", "results", "close"])
 def test_aggregator_has_what_the_desk_calls(name: str) -> None:
-    wanted = inspect.signature(getattr(RunMaker if name == "create" else RunAggregator, name)).parameters
+    kind = RunMaker if name in ("create", "close") else RunAggregator
+    wanted = inspect.signature(getattr(kind, name)).parameters
     assert list(inspect.signature(getattr(Aggregator, name)).parameters)[: len(wanted)] == list(wanted)
 
 

@@ -34,7 +34,7 @@ PAIRS = [
     (AsyncJob, blocking_job.Job, {"look", "is_unseen", "id", "site"}),
     (AsyncJobs, blocking_job.Jobs, set()),
     (AsyncRun, blocking_run.Run, {"id"}),
-    (AsyncFederated, blocking_run.Federated, {"serve"}),
+    (AsyncFederated, blocking_run.Federated, {"close", "serve"}),
     (AsyncSiteRuns, blocking_run.SiteRuns, set()),
     (AsyncSiteDatasets, blocking_site.SiteDatasets, set()),
     (AsyncSiteJobs, blocking_site.SiteJobs, set()),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,19 +24,16 @@ from syftmesh_core.errors import (
     NotFound,
     Unavailable,
     WrongState,
-    mesh_error,
 )
 from syftmesh_executor.port import Executor
 
 from syftmesh_flower.bundle import Bundle, build_bundle, fused_config, read_bundle
 from syftmesh_flower.run_folder import RunFolder, safe_name
+from syftmesh_flower.run_follower import FINAL_STATES, RunFollower, RunListener
 from syftmesh_flower.seal import RunKey
 
-__all__ = ["FINAL_STATES", "Aggregator", "RunPlan"]
+__all__ = ["FINAL_STATES", "Aggregator", "RunOrigin", "RunPlan"]
 
-FINAL_STATES: Final = frozenset(
-    {pb.RUN_STATE_SUCCEEDED, pb.RUN_STATE_PARTIAL, pb.RUN_STATE_FAILED, pb.RUN_STATE_CANCELLED}
-)
 ROUNDS_KEY: Final = "num-server-rounds"
 """The name that Flower's own templates give the number of rounds."""
 
@@ -46,10 +43,8 @@ _FIRST_ANSWER_S: Final = 20.0
 _DAY_S: Final = 86_400.0
 _MAX_LIFE_S: Final = 30 * _DAY_S
 _ASK_AGAIN_S: Final = 1.0
-_STREAM_AGAIN_S: Final = 1.0
 
 _log: Any = structlog.get_logger("syftmesh.flower.aggregate")
-RunListener = Callable[[pb.Run], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +101,7 @@ class Aggregator:
         self.origin = origin
         self._folder = folder
         self._stub = node.session.federated
-        self._asking: dict[str, asyncio.Task[None]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
 
     async def create(self, plan: RunPlan) -> pb.Run:
         """Create a run, ask every site, and return it once each has answered or some seconds are over.
@@ -197,6 +192,13 @@ class Aggregator:
         except MeshError as error:
             _log.warning("flower.report_refused", run_id=request.run_id, reason=error.reason)
 
+    async def close(self) -> None:
+        """Stop waiting for the answers of sites that are away; the hub keeps the proposals for them."""
+        asking = list(self._asking)
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
     async def _artifact(self, run_id: str, artifact: pb.Artifact) -> bytes:
         if not safe_name(artifact.name):
             raise IntegrityFailure("The name of a result leads elsewhere.", reason="FILE_NAME_UNSAFE")
@@ -217,18 +219,15 @@ class Aggregator:
             keys = {site: RunKey(self.node.random(KEY_BYTES)) for site in run.sites}
             await asyncio.to_thread(folder.create, keys, bundle)
         keys = folder.keys()
-        asking = {
+        asking = [
             asyncio.create_task(self._ask(run, site, keys[site], index))
             for index, site in enumerate(run.sites)
-        }
-        _, late = await asyncio.wait(asking, timeout=_FIRST_ANSWER_S)
-        for number, task in enumerate(late):
-            self._keep(f"{run.run_id} {number}", task)
+        ]
+        for task in asking:
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        await asyncio.wait(asking, timeout=_FIRST_ANSWER_S)
         return await self.get(run.run_id)
-
-    def _keep(self, name: str, task: asyncio.Task[None]) -> None:
-        self._asking[name] = task
-        task.add_done_callback(lambda _: self._asking.pop(name, None))
 
     async def _ask(self, run: pb.Run, site: str, key: RunKey, index: int) -> None:
         """Send the proposal to one site and report what became of it; a site that is away gets it later."""
@@ -280,95 +279,6 @@ class Aggregator:
                 ) and not isinstance(error, Unavailable):
                     raise
             await follower.changed(_ASK_AGAIN_S)
-
-
-class RunFollower:
-    """Keeps the newest state of one run while somebody works on it.
-
-    Attributes:
-        run: As last heard; None before the first word.
-    """
-
-    def __init__(self, node: Node, run_id: str, on_change: RunListener | None = None) -> None:
-        self.run_id = run_id
-        self.run: pb.Run | None = None
-        self._stub = node.session.federated
-        self._on_change = on_change
-        self._event = asyncio.Event()
-
-    @asynccontextmanager
-    async def following(self) -> AsyncIterator[None]:
-        """Follow the run for the block, which is broken off when the hub knows no such run.
-
-        Raises:
-            NotFound: RUN_UNKNOWN.
-        """
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                following = tasks.create_task(self.follow())
-                try:
-                    yield
-                finally:
-                    following.cancel()
-        except BaseExceptionGroup as group:
-            if (found := mesh_error(group)) is not None:
-                raise found from group
-            raise
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the run is over."""
-        return self.run is not None and self.run.state in FINAL_STATES
-
-    def nodes(self) -> dict[int, str]:
-        """Return the nodes of the sites that take part, in the order of partitions."""
-        if self.run is None:
-            return {}
-        return {
-            site.node_id: site.site
-            for site in self.run.site_runs
-            if site.state == pb.SITE_STATE_APPROVED and site.node_id
-        }
-
-    async def look(self) -> None:
-        """Ask for the run now: who is connected is told in no other way."""
-        self._take((await self._stub.GetRun(rpc.GetRunRequest(run_id=self.run_id))).run)
-
-    async def changed(self, timeout_s: float) -> None:
-        """Return when the run has changed, or after `timeout_s`."""
-        self._event.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._event.wait()
-
-    async def final(self) -> pb.Run:
-        """Return the run once it is final."""
-        while self.run is None or not self.is_final:
-            await self.changed(_ASK_AGAIN_S)
-        return self.run
-
-    async def follow(self) -> None:
-        """Follow the run until it is final or the hub says that there is none.
-
-        Raises:
-            NotFound: RUN_UNKNOWN.
-        """
-        while not self.is_final:
-            try:
-                async for answer in self._stub.WatchRun(rpc.WatchRunRequest(run_id=self.run_id)):
-                    self._take(answer.run)
-            except NotFound:
-                raise
-            except MeshError as error:
-                _log.info("flower.watch_again", run_id=self.run_id, reason=error.reason)
-            if not self.is_final:
-                await asyncio.sleep(_STREAM_AGAIN_S)
-
-    def _take(self, run: pb.Run) -> None:
-        self.run = run
-        self._event.set()
-        if self._on_change is not None:
-            self._on_change(run)
 
 
 def _overrides(bundle: Bundle, plan: RunPlan) -> dict[str, object]:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -32,12 +33,14 @@ from syftmesh_flower.transfer import Headers, RuntimeLink
 from syftmesh_flower.update import read_update
 
 if TYPE_CHECKING:
-    from syftmesh_flower.aggregate import Aggregator, RunFollower
+    from syftmesh_flower.aggregate import Aggregator
+    from syftmesh_flower.run_follower import RunFollower
 
 _NODES_S: Final = 45.0
 _HEARTBEAT_S: Final = 10.0
 _TOKEN_S: Final = 20.0
 _END_S: Final = 20.0
+_SAY_S: Final = 5.0
 _FRAME_BYTES: Final = 2048 * MIB
 _MAX_MESSAGE: Final = 1000
 _LIMITS: Final = Limits(
@@ -118,6 +121,7 @@ class ServerRun:
         try:
             await self._off(link.pull_input)
             await self._wait_for_nodes()
+            await self._say(link, f"{len(self._follower.nodes())} sites take part; the ServerApp starts")
             app = await self._start()
             try:
                 await self._converse(app, link)
@@ -143,7 +147,7 @@ class ServerRun:
             self._follower.nodes,
             minimum_sites=run.minimum_sites,
             now_ms=self._node.clock.now_ms,
-            report=self._report_phase,
+            report=partial(self._report_phase, link),
             off=self._off,
         )
         answers: dict[int, Callable[[list[bytes]], Awaitable[list[bytes]]]] = {
@@ -226,8 +230,15 @@ class ServerRun:
         }
         return await AppProcess.start(self._aggregator.executor, spec, setup, limit_bytes=_FRAME_BYTES)
 
-    async def _report_phase(self, report: pb.RoundReport) -> None:
+    async def _report_phase(self, link: RuntimeLink, report: pb.RoundReport) -> None:
         await self._aggregator.report(rpc.ReportRoundRequest(run_id=self.run_id, report=report))
+        await self._say(link, phase_line(report))
+
+    async def _say(self, link: RuntimeLink, line: str) -> None:
+        """Add a line to Flower's own log, which its command line shows; what the app prints is never added."""
+        with suppress(httpx.HTTPError, TimeoutError):
+            async with asyncio.timeout(_SAY_S):
+                await self._off(lambda: link.log([f"INFO :      {line}\n"]))
 
     async def _checkpoint(self, number: int, packed: bytes) -> None:
         data = await self._off(lambda: self._arrays(number, packed))
@@ -287,6 +298,7 @@ class ServerRun:
                 if self._saving:
                     await asyncio.wait(set(self._saving))
                 await self._aggregator.report(rpc.ReportRoundRequest(run_id=self.run_id, outcome=outcome))
+                await self._say(link, outcome_line(self.run_id, outcome))
                 with suppress(httpx.HTTPError):
                     await self._off(
                         lambda: link.finish("completed" if outcome.ok else "failed", outcome.reason)
@@ -311,6 +323,22 @@ class ServerRun:
 def pb_outcome(reason: str, message: str) -> rpc.RunOutcome:
     """Return the outcome of a run that failed."""
     return rpc.RunOutcome(ok=False, reason=reason, message=message[:_MAX_MESSAGE])
+
+
+def phase_line(report: pb.RoundReport) -> str:
+    """Return what is said of a phase: how many sites answered, how long it took, and why a site did not."""
+    good = sum(reply.ok for reply in report.replies)
+    seconds = (report.ended_unix_ms - report.started_unix_ms) / 1000
+    lost = ", ".join(f"{reply.site}: {reply.reason}" for reply in report.replies if not reply.ok)
+    line = f"round {report.round} {report.phase}: {good} of {len(report.replies)} sites, {seconds:.1f} s"
+    return f"{line} ({lost})" if lost else line
+
+
+def outcome_line(run_id: str, outcome: rpc.RunOutcome) -> str:
+    """Return what is said of the end."""
+    if outcome.ok:
+        return f"the ServerApp has ended; next: syftmesh fl results {run_id} -o DIR"
+    return f"the run failed: {outcome.reason}: {outcome.message}"
 
 
 def _unpack(extract: Callable[[Path], None], code: Path, output: Path) -> None:

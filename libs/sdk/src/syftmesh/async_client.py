@@ -103,6 +103,7 @@ class AsyncClient:
         self.keys = AsyncKeys(node)
         self.site = AsyncSite(node, self._state, self.datasets)
         self._stack.push_async_callback(self.site.close)
+        self._stack.push_async_callback(self.fl.close)
 
     async def close(self) -> None:
         """Close all connections; safe to call again."""

@@ -41,6 +41,9 @@ class RunMaker(RunAggregator, Protocol):
     async def create(self, plan: RunPlan) -> federated_pb2.Run:
         """Create a run and ask its sites."""
 
+    async def close(self) -> None:
+        """Stop waiting for sites that are away."""
+
 
 def make_aggregator(node: Node, folder: Path, server: str) -> RunMaker:
     """Return the aggregator of a device, which runs its owner's ServerApps as processes of this machine.
@@ -173,6 +176,11 @@ class AsyncFederated:
             for task in (begun := waiting | tasks):
                 task.cancel()
             await asyncio.gather(*begun, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Stop asking sites that are away; the hub keeps what was proposed to them."""
+        if self._made is not None:
+            await self._made.close()
 
     async def _watch_stock(self, tasks: set[asyncio.Task[None]], tell: Tell | None) -> None:
         begun: set[str] = set()
