@@ -28,9 +28,7 @@ _SITE_STATES: Final = {state: pb.SiteState.Value(f"SITE_STATE_{state.name}") for
 _SITE_STATES_BACK: Final = {value: state for state, value in _SITE_STATES.items()}
 
 
-def run(
-    record: Run, is_connected: Callable[[str], bool], node_of: Callable[[str], int | None]
-) -> pb.Run:
+def run(record: Run, is_connected: Callable[[str], bool], node_of: Callable[[str], int | None]) -> pb.Run:
     """Return the run as a message; `is_connected` says whether a site is heard now, `node_of` which its node is."""
     return pb.Run(
         run_id=record.run_id,

@@ -36,7 +36,11 @@ class FederationServicer(grpc_api.FederationServiceServicer):
     """
 
     def __init__(
-        self, federation: Federation, presence: Presence, wake: RunChanged, node_of: Callable[[str], int | None]
+        self,
+        federation: Federation,
+        presence: Presence,
+        wake: RunChanged,
+        node_of: Callable[[str], int | None],
     ) -> None:
         self._use = federation
         self._presence = presence
