@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
 import httpx
 import structlog
@@ -37,7 +37,7 @@ from syftmesh_flower.envelope import (
     unpack_plain,
     unreadable,
 )
-from syftmesh_flower.gate import GateLimits, check_update
+from syftmesh_flower.gate import GateLimits, Kind, check_update
 from syftmesh_flower.launch.syftmesh_channel import READY, REPLY, TASK
 from syftmesh_flower.seal import TO_AGGREGATOR, TO_SITE, RunKey, open_content, seal_content
 from syftmesh_flower.transfer import Headers, RuntimeLink, executor_headers
@@ -275,7 +275,11 @@ class SiteExecutor:
         if len(answer) > grant.limits.max_update_bytes:
             raise AppFailure("UPDATE_TOO_LARGE", is_over=False)
         result = check_update(
-            parse_content(answer), parse_content(sent), kind=kind, limits=grant.limits, rows=grant.rows
+            parse_content(answer),
+            parse_content(sent),
+            kind=cast("Kind", kind),
+            limits=grant.limits,
+            rows=grant.rows,
         )
         if result.content is None:
             _log.warning("flower.update_refused", run_id=grant.run_id, reason=result.reason, text=result.text)

@@ -19,6 +19,7 @@ from syftmesh_flower.bundle import build_bundle, read_bundle
 
 from syftmesh_standalone.demo.data import DATASET
 from syftmesh_standalone.demo.pooled import pooled_accuracy
+from syftmesh_standalone.demo.proof import everything
 from syftmesh_standalone.demo.step import Checks, eventually
 from syftmesh_standalone.demo.story import OWNERS, SCIENTIST, Story
 
@@ -77,7 +78,7 @@ async def rounds(story: Story, checks: Checks) -> None:
 
 
 async def model(story: Story, checks: Checks) -> None:
-    """Step 15: what was learned, beside training on all rows in one place; and a changed app is refused."""
+    """Step 15: what was learned, beside training on all rows in one place; a changed app refused; the proof."""
     training = story.training
     if training.run is None or training.snapshot is None:
         raise WrongState("there is no run", reason=RUN_FAILED)
@@ -109,6 +110,7 @@ async def model(story: Story, checks: Checks) -> None:
             f"{seen.sent_bytes:,} sealed bytes of updates left {owner}, in {tasks} answers",
         )
     await _changed_app(story, checks)
+    await everything(story, checks)
 
 
 async def _propose(story: Story, app: Path) -> AsyncRun:

@@ -1,7 +1,4 @@
-"""The steps of the demo in their order; a further one is a further line.
-
-What the hub holds (11) and what the owners can prove (12) is looked at last, over everything that happened.
-"""
+"""The steps of the demo in their order; a further one is a further line."""
 
 from __future__ import annotations
 
@@ -26,9 +23,9 @@ STEPS: Final[tuple[Step[Story], ...]] = (
     Step(8, "nothing gets out of the sandbox", isolation, 150),
     Step(9, "nothing private passes the release gate", gate, 150),
     Step(10, "the scientist opens the results", answer),
-    Step(13, "a Flower app is submitted; each owner reviews and signs it", proposal, 150),
-    Step(14, "it trains over both sites", rounds, 400),
-    Step(15, "what was learned, and a changed app refused", model, 150),
     Step(11, "nothing private is at the hub", canary, 180),
     Step(12, "the owners' audit proves it", audit),
+    Step(13, "a Flower app is submitted; each owner reviews and signs it", proposal, 150),
+    Step(14, "it trains over both sites", rounds, 400),
+    Step(15, "what was learned, a changed app refused, and the proof over everything", model, 240),
 )

@@ -8,7 +8,7 @@ from typing import Any, Final
 from mesh.rpc.v1 import rpc_pb2
 from mesh.rpc.v1 import rpc_service_pb2 as rpc
 from syftmesh_client.node import Node, open_node
-from syftmesh_client.profile import ProfileStore, node_login
+from syftmesh_client.profile import Profile, ProfileStore, node_login
 from syftmesh_core.clock import uuid7
 from syftmesh_core.errors import NotFound
 from syftmesh_core.parallel import in_parallel
@@ -25,6 +25,9 @@ BLIND: Final = "CANARY_BLIND"
 INCOMPLETE: Final = "CANARY_INCOMPLETE"
 PUBLIC_CONTROL: Final = "public copy"
 UNSEALED_CONTROL: Final = "unsealed call"
+UPDATE_CONTROL: Final = "unsealed update"
+NOT_SEALED: Final = "UPDATE_NOT_SEALED"
+SUPERLINK: Final = "superlink"
 SEAL_INVALID: Final = "SEAL_INVALID"
 _HUB_PARTS: Final = (OBJECTS, "nats", "s3")
 _SCAN_S: Final = 60.0
@@ -35,13 +38,26 @@ _MOST_OUT_BYTES: Final = 32 << 20
 
 async def canary(story: Story, checks: Checks) -> None:
     """Step 11: everything the hub holds is searched, and the search is shown to see."""
+    await _nothing_private(story, checks, _HUB_PARTS)
+    await _public_copy(story, checks)
+    await _unsealed_call(story, checks)
+
+
+async def everything(story: Story, checks: Checks) -> None:
+    """Steps 11 and 12 once more, over all that has happened: Flower's SuperLink is part of the hub by now."""
+    await _nothing_private(story, checks, (*_HUB_PARTS, SUPERLINK))
+    await _unsealed_update(story, checks)
+    await audit(story, checks)
+
+
+async def _nothing_private(story: Story, checks: Checks, parts: Sequence[str]) -> None:
     secrets = [secret for table in story.tables.values() for secret in table.secrets()]
     report = story.scan = await _scan(story, secrets)
     where = ", ".join(f"{count} in {part}" for part, count in sorted(report.places.items()))
     checks.note(
         f"{report.scanned_bytes:,} bytes of the hub, {report.unpacked_bytes:,} unpacked from them ({where})"
     )
-    missing = [*report.unreadable[:3], *(part for part in _HUB_PARTS if not report.places.get(part))]
+    missing = [*report.unreadable[:3], *(part for part in parts if not report.places.get(part))]
     checks.that(
         not missing,
         f"all of it was read; {len(report.damaged)} compressed members broke off",
@@ -55,8 +71,6 @@ async def canary(story: Story, checks: Checks) -> None:
         otherwise=first,
         reason=FOUND,
     )
-    await _public_copy(story, checks)
-    await _unsealed_call(story, checks)
 
 
 async def _scan(story: Story, secrets: list[Secret]) -> ScanReport:
@@ -120,9 +134,7 @@ async def _unsealed_call(story: Story, checks: Checks) -> None:
     nobody serves: it waits.
     """
     marker = _marker(story, UNSEALED_CONTROL)
-    profile = ProfileStore(story.state).find(SCIENTIST)
-    if profile is None:
-        raise NotFound(f"{SCIENTIST} has no profile here", reason="PROFILE_UNKNOWN")
+    profile = _profile(story)
 
     async def send() -> str:
         login = node_login(story.state, story.mesh.server)
@@ -143,6 +155,43 @@ async def _unsealed_call(story: Story, checks: Checks) -> None:
         "control: an unsealed call that waits in the router",
         parts=("nats",),
     )
+
+
+async def _unsealed_update(story: Story, checks: Checks) -> None:
+    """Let an app's answer reach Flower's SuperLink unsealed: the identifiers of the records, as bytes."""
+    from syftmesh_standalone.demo.unsealed_update import cancel, send_unsealed
+
+    marker = _marker(story, UPDATE_CONTROL)
+    profile = _profile(story)
+    rows = "".join(f"{marker.text},{number}\n" for number in range(_MARKED_ROWS))
+    table = f"{IDENTIFIER},value\n{rows}".encode()
+    login = node_login(story.state, story.mesh.server)
+
+    async def send() -> tuple[str, str]:
+        async with open_node(profile.folder, story.mesh.server, login=login, clock=story.clock) as node:
+            return await send_unsealed(node, story.mesh.server, table)
+
+    run_id, refused = await steadily(send, try_s=60, within_s=120, also=("CHECK_FAILED",))
+    checks.that(refused == NOT_SEALED, f"an unsealed update is refused by the aggregator: {refused}")
+    try:
+        await _control(
+            story,
+            checks,
+            UPDATE_CONTROL,
+            marker,
+            "control: an app's answer with record_id bytes, unsealed, in Flower's SuperLink",
+            parts=(SUPERLINK,),
+        )
+    finally:
+        async with open_node(profile.folder, story.mesh.server, login=login, clock=story.clock) as node:
+            await cancel(node, run_id)
+
+
+def _profile(story: Story) -> Profile:
+    profile = ProfileStore(story.state).find(SCIENTIST)
+    if profile is None:
+        raise NotFound(f"{SCIENTIST} has no profile here", reason="PROFILE_UNKNOWN")
+    return profile
 
 
 async def _send_plain(node: Node, site: str, marker: Secret) -> str:
@@ -191,6 +240,11 @@ async def audit(story: Story, checks: Checks) -> None:
         kinds = [str(entry.kind) for entry in entries]
         wanted = {"job.approved", "job.released"} <= set(kinds)
         checks.that(wanted, f"it says of the analysis: {', '.join(dict.fromkeys(kinds))}")
+        trained = [kind for kind in kinds if kind.startswith("federated.")]
+        expected = {"federated.approved", "federated.task"} if story.training.rounds else set()
+        checks.that(
+            expected <= set(trained), f"and of the training: {', '.join(dict.fromkeys(trained)) or 'nothing'}"
+        )
         sent = sum(story.bytes_out[owner].values())
         checks.that(
             0 < sent < _MOST_OUT_BYTES, f"{sent:,} bytes left {owner}: {_amounts(story.bytes_out[owner])}"
@@ -205,6 +259,8 @@ def _amounts(by_kind: dict[str, int]) -> str:
 async def _account(story: Story, owner: str) -> tuple[Any, list[Any], dict[str, int]]:
     job_id = story.inquiries[owner].job_id
     verified = await story.ask(owner, lambda client: client.site.audit.verify())
-    entries = await story.ask(owner, lambda client: client.site.audit.query(job_id=job_id))
+    entries = list(await story.ask(owner, lambda client: client.site.audit.query(job_id=job_id)))
+    trained = await story.ask(owner, lambda client: client.site.audit.query())
+    entries += [entry for entry in trained if str(entry.kind).startswith("federated.")]
     traffic = await story.ask(owner, lambda client: client.site.traffic())
     return verified, list(entries), dict(traffic)

@@ -1,0 +1,1 @@
+"""An app that leaks, for the control of the canary scan."""
