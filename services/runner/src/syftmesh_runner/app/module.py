@@ -1,10 +1,10 @@
-"""Composition of the runner: the only place that builds its adapters."""
+"""The runner as a host sees it, and its composition."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,53 +15,38 @@ from mesh.rds.v1 import rds_service_pb2, rds_service_pb2_grpc
 from syftmesh_client.inbox import SqliteInbox
 from syftmesh_client.node import Node
 from syftmesh_client.serving import Refusal
-from syftmesh_client.traffic import Traffic
 from syftmesh_client.traffic_ledger import TrafficLedger
-from syftmesh_core.clock import Clock, Random
 from syftmesh_core.errors import MeshError
-from syftmesh_core.identity.device import DeviceSecret
-from syftmesh_executor.port import Executor, Limits
+from syftmesh_executor.port import Executor
 
 from syftmesh_runner import convert
 from syftmesh_runner.adapters.audit_store import SqliteAudit
 from syftmesh_runner.adapters.database import Database
 from syftmesh_runner.adapters.dataset_store import SqliteDatasets
-from syftmesh_runner.adapters.federation import FederationRuns, NoFederation
-from syftmesh_runner.adapters.flower_tasks import RUN_S, FlowerTasks
+from syftmesh_runner.adapters.federation import FederationRuns
 from syftmesh_runner.adapters.hub_file import DatasiteFiles
 from syftmesh_runner.adapters.job_store import SqliteJobs, SqliteReleases, SqliteSeals
-from syftmesh_runner.adapters.loopback import free_port
 from syftmesh_runner.adapters.proposal_store import SqliteProposals
 from syftmesh_runner.adapters.runtime_identity import RunningRuntime
 from syftmesh_runner.adapters.state_folder import StateFolder
-from syftmesh_runner.consumers import APP, FL_APP, FlEndpoints, RdsEndpoints
-from syftmesh_runner.domain.approved_run import ApprovedRuns
+from syftmesh_runner.app.federated import FederatedSite, federated_site
+from syftmesh_runner.app.surroundings import Surroundings
+from syftmesh_runner.consumers import APP, FL_APP, RdsEndpoints
 from syftmesh_runner.domain.arrival import Arrival
 from syftmesh_runner.domain.audit import AuditTrail
 from syftmesh_runner.domain.catalogue import Catalogue
 from syftmesh_runner.domain.decision import Decision
 from syftmesh_runner.domain.execution import Execution, RunLimits
-from syftmesh_runner.domain.federated_port import HubRuns
-from syftmesh_runner.domain.hub_word import HubFollower, HubReporter
 from syftmesh_runner.domain.ledger import RUNNER, Ledger
-from syftmesh_runner.domain.ports import HubFiles, KeyDirectory, RuntimeIdentity
-from syftmesh_runner.domain.proposal import UpdatePolicy
-from syftmesh_runner.domain.proposal_arrival import ProposalArrival
-from syftmesh_runner.domain.proposal_decision import ProposalDecision
-from syftmesh_runner.domain.proposal_ledger import ProposalLedger
 from syftmesh_runner.domain.publication import Publication
 from syftmesh_runner.domain.release import Release
 from syftmesh_runner.domain.signature import ReviewerCheck
 from syftmesh_runner.domain.state import SiteState
-from syftmesh_runner.domain.super_node import RuntimeApi, SuperNodeNeed
-from syftmesh_runner.servicer import AuditServicer, DatasetServicer, JobServicer, SiteRunServicer
+from syftmesh_runner.servicer import AuditServicer, DatasetServicer, JobServicer
 from syftmesh_runner.settings import RunnerSettings
 
 DATABASE_FILE: Final = "rds.sqlite3"
 SOCKET_FILE: Final = "runner.sock"
-SUPERNODE_FILE: Final = "supernode.secret"
-SECRET_BYTES: Final = 32
-FLOWER_FOLDER: Final = "flower"
 PROBE_RETRY_S: Final = 3600.0
 CALLS_RETRY_S: Final = 30.0
 TRAFFIC_KEEP_S: Final = 10.0
@@ -72,33 +57,6 @@ _SERVICES: Final = (
     ),
     site_service_pb2.DESCRIPTOR.services_by_name["SiteRunService"],
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a runner is given by whoever composes it.
-
-    Attributes:
-        device: The runner's own device.
-        keys: Verified device lists.
-        hub: Files of the own datasite.
-        executor: Runs code in isolation.
-        clock: Source of times.
-        random: Source of randomness.
-        runtime: The runtime of jobs; the one that runs this process when None.
-        runs: Federated runs at the hub; None for a runner without.
-        traffic: What `hub`, `keys` and the calls count the bytes in that they send.
-    """
-
-    device: DeviceSecret
-    keys: KeyDirectory
-    hub: HubFiles
-    executor: Executor
-    clock: Clock
-    random: Random
-    runtime: RuntimeIdentity | None = None
-    runs: HubRuns | None = None
-    traffic: Traffic = field(default_factory=Traffic)
 
 
 class RunnerModule:
@@ -224,31 +182,6 @@ class RunnerModule:
             await asyncio.sleep(pause_s)
 
 
-@dataclass(frozen=True, slots=True)
-class FederatedSite:
-    """The federated part of a site.
-
-    Attributes:
-        endpoints: Answers the calls of the app `fl`.
-        servicer: The owner's API.
-        decision: Decides on proposals.
-        reporter: Tells the hub.
-        follower: Asks the hub.
-        need: Whether a SuperNode is needed.
-        runtime_api: Where its Runtime API is to be.
-        tasks: Executes tasks.
-    """
-
-    endpoints: FlEndpoints
-    servicer: SiteRunServicer
-    decision: ProposalDecision
-    reporter: HubReporter
-    follower: HubFollower
-    need: SuperNodeNeed
-    runtime_api: RuntimeApi
-    tasks: FlowerTasks
-
-
 @dataclass(slots=True)
 class Workers:
     """The parts with work of their own in the background."""
@@ -365,53 +298,6 @@ def _compose(
         AuditServicer(state, store, around.keys, traffic.totals),
     )
     endpoints = RdsEndpoints(arrival, decision, publication)
-    federated = _federated(settings, around, state, folder, reviewers, runtime)
+    federated = federated_site(settings, around, state, folder, reviewers, runtime)
     work = Workers(execution, publication, release, decision, traffic)
     return RunnerModule(settings, state, database, folder, servicers, endpoints, federated, work)
-
-
-def _federated(
-    settings: RunnerSettings,
-    around: Surroundings,
-    state: SiteState,
-    folder: StateFolder,
-    reviewers: ReviewerCheck,
-    runtime: RuntimeIdentity,
-) -> FederatedSite:
-    hub = around.runs or NoFederation()
-    policy = UpdatePolicy(settings.max_update_bytes, settings.max_norm, settings.max_metrics)
-    runtime_api = RuntimeApi(free_port(), folder.renew_secret(SUPERNODE_FILE, SECRET_BYTES))
-    reporter, need = HubReporter(state, hub), SuperNodeNeed(state.proposals)
-    wakes: list[Callable[[], None]] = [reporter.wake, need.changed]
-    ledger = ProposalLedger(state, wakes)
-    follower = HubFollower(state, ledger, hub)
-    wakes.append(follower.wake)
-    decision = ProposalDecision(state, ledger, reviewers)
-    tasks = FlowerTasks(
-        state.owner,
-        ApprovedRuns(state, ledger, reviewers, runtime, policy),
-        need,
-        runtime_api,
-        around.executor,
-        folder.root / FLOWER_FOLDER,
-        Limits(
-            wall_s=RUN_S,
-            memory_bytes=settings.memory_bytes,
-            processes=settings.processes,
-            disk_bytes=settings.disk_bytes,
-            output_bytes=settings.output_bytes,
-            log_bytes=settings.log_bytes,
-        ),
-        around.clock,
-        around.random,
-    )
-    return FederatedSite(
-        endpoints=FlEndpoints(ProposalArrival(state, runtime, ledger, hub, policy)),
-        servicer=SiteRunServicer(state, ledger, decision, need, runtime_api),
-        decision=decision,
-        reporter=reporter,
-        follower=follower,
-        need=need,
-        runtime_api=runtime_api,
-        tasks=tasks,
-    )
