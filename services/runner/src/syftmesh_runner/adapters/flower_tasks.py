@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RUN_S: Final = 30 * 86_400.0
 """Longest life of an app's process: proposals do not live longer either."""
 
+_AGAIN_S: Final = 1.0
+
 _log: Any = structlog.get_logger("syftmesh.runner.flower")
 
 
@@ -97,7 +99,12 @@ class FlowerTasks:
             identify=lambda: uuid7(self._clock, self._random),
         )
         try:
-            await tasks.serve(self._runtime_api.port, secret)
+            while True:
+                try:
+                    await tasks.serve(self._runtime_api.port, secret)
+                except Exception:  # noqa: BLE001 - one task's defect must not end all runs of the site
+                    _log.exception("flower.tasks_failed")
+                await asyncio.sleep(_AGAIN_S)
         finally:
             self._tasks = None
             await tasks.close()
@@ -164,7 +171,4 @@ def _load() -> Any:
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
-        try:
-            await task
-        except Exception:  # noqa: BLE001 - what it did is over; the next run begins anew
-            _log.exception("flower.tasks_failed")
+        await task
