@@ -75,11 +75,14 @@ def train_report(*sites: str, ok: bool = True) -> pb.RoundReport:
     return pb.RoundReport(round=1, phase="train", replies=replies, started_unix_ms=1, ended_unix_ms=2)
 
 
-async def test_two_sites_train_over_the_front_and_the_run_succeeds(found: Hub) -> None:
+async def test_two_sites_train_over_the_front_and_the_run_succeeds(
+    found: Hub, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     run_id = await approved_run(found, BOB, CARL)
     nodes = [Node(found, BOB), Node(found, CARL)]
     ids = [await asyncio.to_thread(node.register) for node in nodes]
-    aggregator = Aggregator(found, run_id, await acquire(found, run_id))
+    task = await acquire(found, run_id)
+    aggregator = Aggregator(found, run_id, task)
     await asyncio.to_thread(aggregator.begin)
     assert {node.node_id for node in await asyncio.to_thread(aggregator.grid.get_nodes)} == set(ids)
     pulling = [asyncio.create_task(asyncio.to_thread(node.pull)) for node in nodes]
@@ -110,6 +113,12 @@ async def test_two_sites_train_over_the_front_and_the_run_succeeds(found: Hub) -
     assert (run.state, run.reason) == (pb.RUN_STATE_SUCCEEDED, "")
     for node in nodes:  # a moment of grace is left to say goodbye
         await asyncio.to_thread(node.unregister)
+    logs = (tmp_path / "state" / "flower.log").read_text() + "".join(capfd.readouterr())
+    assert "rpc.handled" in logs
+    assert task not in logs
+    assert "eyJ" not in logs, "an access token begins so"
+    for path in (tmp_path / "state").rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
 
 
 async def test_a_run_goes_on_when_flower_is_killed_in_the_middle(found: Hub) -> None:

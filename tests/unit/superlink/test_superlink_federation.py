@@ -62,7 +62,7 @@ async def test_nothing_is_kept_when_flower_is_away(world: Any, make: Any) -> Non
 async def test_one_has_so_many_runs_under_way(world: Any, make: Any) -> None:
     runs = [await created(world, make, make.BOB) for _ in range(MAX_OPEN_RUNS)]
     assert await refused(created(world, make, make.BOB), LimitExceeded) == "TOO_MANY_RUNS"
-    await world.federation.cancel(make.ANNA, runs[0].run_id, "")
+    await world.federation.cancel_run(make.ANNA, runs[0].run_id, "")
     await created(world, make, make.BOB)
 
 
@@ -86,7 +86,7 @@ async def test_members_are_the_nodes_of_approved_sites(world: Any, make: Any) ->
     assert world.members.files[run.federation] == (make.ANNA, (22, 33))
     await world.federation.report_site(make.BOB, run.run_id, SiteState.WITHDRAWN, "")
     assert world.members.files[run.federation] == (make.ANNA, (22,))
-    await world.federation.cancel(make.ANNA, run.run_id, "")
+    await world.federation.cancel_run(make.ANNA, run.run_id, "")
     assert world.members.files[run.federation] == (make.ANNA, ()), "its owner still reads its logs"
     assert await world.register.node_changed(make.CARL) == []
 
@@ -96,7 +96,7 @@ async def test_a_site_is_active_until_a_moment_after_the_end(world: Any, make: A
     assert world.federation.active_at(make.BOB) == []
     await world.federation.report_site(make.BOB, run.run_id, APPROVED, "")
     assert [found.run_id for found in world.federation.active_at(make.BOB)] == [run.run_id]
-    await world.federation.cancel(make.ANNA, run.run_id, "")
+    await world.federation.cancel_run(make.ANNA, run.run_id, "")
     world.clock.advance(59)
     assert world.federation.active_at(make.BOB)
     world.clock.advance(2)
@@ -129,12 +129,12 @@ async def test_only_the_aggregator_acquires_reports_and_cancels(world: Any, make
         for call in (
             world.federation.acquire(principal, run.run_id),
             world.federation.report(principal, run.run_id, AggregatorReport()),
-            world.federation.cancel(principal, run.run_id, ""),
+            world.federation.cancel_run(principal, run.run_id, ""),
         ):
             assert await refused(call, kind) == reason
     assert await refused(world.federation.acquire(make.ANNA, run.run_id), WrongState) == "APPROVAL_MISSING"
     assert (
-        await refused(world.federation.cancel(make.ANNA, run.run_id, "x" * 501), InvalidInput)
+        await refused(world.federation.cancel_run(make.ANNA, run.run_id, "x" * 501), InvalidInput)
         == "RUN_INVALID"
     )
 
@@ -172,7 +172,7 @@ async def test_who_always_loses_is_told(world: Any, make: Any) -> None:
 async def test_a_cancelled_run_ends_at_flower_also_when_that_was_away(world: Any, make: Any) -> None:
     run = await created(world, make, make.BOB)
     world.flower.away = True
-    run = await world.federation.cancel(make.ANNA, run.run_id, "enough")
+    run = await world.federation.cancel_run(make.ANNA, run.run_id, "enough")
     assert (run.state, run.closed) == (RunState.CANCELLED, False)
     assert world.keeper.has_work()
     world.flower.away = False
@@ -279,7 +279,7 @@ async def test_watching_tells_the_newest_and_ends_with_the_run(world: Any, make:
     await world.federation.report_site(make.BOB, run.run_id, SiteState.AWAITING_APPROVAL, "")
     await world.federation.report_site(make.BOB, run.run_id, APPROVED, "")
     assert (await anext(watching)).approved == (make.BOB,), "what came between is told with it"
-    await world.federation.cancel(make.ANNA, run.run_id, "")
+    await world.federation.cancel_run(make.ANNA, run.run_id, "")
     assert [found.state async for found in watching] == [RunState.CANCELLED]
     with pytest.raises(NotFound):
         await anext(world.federation.watch(make.EVE, run.run_id))

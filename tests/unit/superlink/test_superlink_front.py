@@ -44,7 +44,7 @@ class Handler:
         self.may.set()
         self.answer = Answer(200, "application/protobuf", b"yes")
 
-    async def handle(self, principal: str, route: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def answer_to(self, principal: str, route: str, headers: Mapping[str, str], body: bytes) -> Answer:
         self.got.append((principal, route, dict(headers), body))
         await self.may.wait()
         if route == "broken":
@@ -218,14 +218,14 @@ async def test_nobody_is_woken_before_the_last_object_came() -> None:
     wakes = Wakes()
     sessions = PushSessions(wakes)
     first = wakes.expect("n")
-    sessions.begin("s", ["x", "y"], ["n"])
+    sessions.await_objects("s", ["x", "y"], ["n"])
     sessions.arrived("s", "x")
     sessions.arrived("other", "y")
     assert not first.done()
     sessions.arrived("s", "y")
     assert first.done()
     second = wakes.expect("n")
-    sessions.begin("t", [], ["n"])
+    sessions.await_objects("t", [], ["n"])
     assert second.done()
 
 

@@ -94,7 +94,7 @@ def report(request: rpc.ReportRoundRequest) -> AggregatorReport:
         round=_round_back(request.report) if request.HasField("report") else None,
         artifacts=tuple(Artifact(a.name, a.path, a.sha256, a.size_bytes) for a in request.artifacts),
         proposed=tuple(SiteRun(s.site, site_state(s.state), s.reason) for s in request.proposed),
-        outcome=Outcome(request.outcome.ok, request.outcome.reason, request.outcome.message)
+        outcome=Outcome(ok=request.outcome.ok, reason=request.outcome.reason, message=request.outcome.message)
         if request.HasField("outcome")
         else None,
     )

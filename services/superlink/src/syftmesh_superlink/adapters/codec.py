@@ -51,12 +51,12 @@ def decode(data: bytes) -> Run:
     """
     try:
         document = json.loads(data)
-        sites = tuple(SiteRun(s[0], SiteState(s[1]), s[2], s[3]) for s in document["sites"])
+        sites = tuple(SiteRun(*(s[0], SiteState(s[1]), *s[2:])) for s in document["sites"])
         reports = tuple(
             RoundReport(
                 found[0],
                 Phase(found[1]),
-                tuple(SiteReply(sites[r[0]].site, bool(r[1]), r[2], r[3]) for r in found[4]),
+                tuple(SiteReply(*(sites[r[0]].site, bool(r[1]), *r[2:])) for r in found[4]),
                 found[2],
                 found[3],
             )

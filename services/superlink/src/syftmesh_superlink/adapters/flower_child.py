@@ -45,6 +45,7 @@ def _configure(folder: Path) -> None:
     for name in ("FLWR_DISABLE_UPDATE_CHECK", "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"):
         os.environ[name] = "1"
     os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+    os.environ["FLWR_LOG_LEVEL"] = "WARNING"  # else it writes a line for every message, for ever
 
 
 def _bind(path: str) -> socket.socket:

@@ -169,7 +169,7 @@ class Federation:
         run = await self._register.change(run_id, lambda found: _started(found, token))
         return run, token
 
-    async def cancel(self, principal: str, run_id: str, reason: str) -> Run:
+    async def cancel_run(self, principal: str, run_id: str, reason: str) -> Run:
         """Cancel a run.
 
         Raises:

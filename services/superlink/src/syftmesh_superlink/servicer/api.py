@@ -94,7 +94,7 @@ class FederationServicer(grpc_api.FederationServiceServicer):
         return rpc.ReportRoundResponse(run=self._encoded(run))
 
     async def CancelRun(self, request: rpc.CancelRunRequest, context: Any) -> rpc.CancelRunResponse:
-        run = await self._use.cancel(current_caller().principal, request.run_id, request.reason)
+        run = await self._use.cancel_run(current_caller().principal, request.run_id, request.reason)
         self._wake(run)
         return rpc.CancelRunResponse(run=self._encoded(run))
 

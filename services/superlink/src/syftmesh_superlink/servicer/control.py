@@ -35,7 +35,7 @@ class Control:
         self._upstream = upstream
         self._federation = federation
 
-    async def handle(self, principal: str, route: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def answer_to(self, principal: str, route: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Return the answer to a request of a stock client.
 
         Raises:
@@ -86,7 +86,7 @@ class Control:
         return Answer.of(response(run_id=int(run.run_id), federation=message.federation))
 
     async def _stopped(self, principal: str, message: Any) -> Answer:
-        await self._federation.cancel(principal, str(message.run_id), "")
+        await self._federation.cancel_run(principal, str(message.run_id), "")
         response = await flower_message.message_class(("control_pb2", "StopRunResponse"))
         return Answer.of(response(success=True))
 

@@ -58,7 +58,7 @@ class Fleet:
         self._sessions = PushSessions(wakes)
         self._registering: dict[str, asyncio.Lock] = {}
 
-    async def handle(self, site: str, route: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def answer_to(self, site: str, route: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Return the answer to a request of a site.
 
         Raises:
@@ -138,7 +138,7 @@ class Fleet:
         if route == "push-messages":
             pushed = await flower_message.parse(_PUSHED, answer.body)
             keys = [("run", run_id) for run_id in flower_message.run_ids(message)]
-            self._sessions.begin(pushed.session_id, pushed.objects_to_push, keys)
+            self._sessions.await_objects(pushed.session_id, pushed.objects_to_push, keys)
         elif route == "push-object":
             self._sessions.arrived(message.session_id, message.object_id)
         elif route in _LEAVING:

@@ -41,7 +41,7 @@ _JSON: Final = "application/json"
 class Handler(Protocol):
     """Handles the requests of one of Flower's APIs."""
 
-    async def handle(self, principal: str, route: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def answer_to(self, principal: str, route: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Return the answer."""
         ...
 
@@ -109,7 +109,7 @@ class Front:
         try:
             body = await _body(headers, receive)
             passed = {key: value for key, value in headers.items() if key.startswith(_FORWARDED)}
-            answer: Answer | None = await _unless_gone(handler.handle(name, route, passed, body), receive)
+            answer: Answer | None = await _unless_gone(handler.answer_to(name, route, passed, body), receive)
             if answer is None:
                 return 499
             await self._answer(answer, token, receive, send)

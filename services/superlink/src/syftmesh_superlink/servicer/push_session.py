@@ -22,7 +22,7 @@ class PushSessions:
         self._wakes = wakes
         self._missing: OrderedDict[str, tuple[set[str], tuple[Hashable, ...]]] = OrderedDict()
 
-    def begin(self, session: str, missing: Collection[str], keys: Collection[Hashable]) -> None:
+    def await_objects(self, session: str, missing: Collection[str], keys: Collection[Hashable]) -> None:
         """Remember a session; when nothing is missing, wake at once."""
         if not missing:
             self._wake(keys)

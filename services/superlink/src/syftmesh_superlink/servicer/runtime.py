@@ -40,7 +40,7 @@ class Runtime:
         self._wakes = wakes
         self._sessions = PushSessions(wakes)
 
-    async def handle(self, principal: str, route: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def answer_to(self, principal: str, route: str, headers: Mapping[str, str], body: bytes) -> Answer:
         """Return the answer to a request of an aggregator.
 
         Raises:
@@ -70,7 +70,9 @@ class Runtime:
         message = await flower_message.parse(name, body)
         pushed = await flower_message.parse(_PUSHED, answer.body)
         nodes = {item.metadata.dst_node_id for item in message.messages_list}
-        self._sessions.begin(pushed.session_id, pushed.objects_to_push, [("node", node) for node in nodes])
+        self._sessions.await_objects(
+            pushed.session_id, pushed.objects_to_push, [("node", node) for node in nodes]
+        )
 
     async def _pulled(self, run_id: str, headers: Mapping[str, str], body: bytes) -> Answer:
         response = await flower_message.message_class(_PULLED)
