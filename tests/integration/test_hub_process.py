@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import httpx
@@ -23,7 +22,7 @@ from syftmesh_client.token_file import TokenFile
 from syftmesh_client.token_source import TokenSource
 from syftmesh_client.wellknown import discover
 from syftmesh_core.clock import SystemClock
-from syftmesh_core.errors import NotFound, Unimplemented
+from syftmesh_core.errors import InvalidInput, NotFound, Unimplemented
 from syftmesh_kit.native import NatsAddress, NatsServer
 from syftmesh_kit.process import free_ports
 
@@ -91,7 +90,7 @@ async def test_a_hub_of_processes_is_reached_through_one_address_and_drains_on_s
             "local_token_file": str(local_token),
         },
         "crypto": {"journal": "false"},
-        "superlink": {},
+        "superlink": {"state_dir": str(tmp_path / "superlink")},
     }
     backends = ",".join(
         f'"{domain}":"127.0.0.1:{ports[service]}"'
@@ -140,26 +139,22 @@ async def _use(session: HubSession) -> None:
     with pytest.raises(NotFound) as missing:
         await session.crypto.ListDevices(crypto_rpc.ListDevicesRequest(principal=ALICE))
     assert missing.value.reason == "PRINCIPAL_UNKNOWN"
+    assert list((await session.federated.ListRuns(federated_rpc.ListRunsRequest())).runs) == []
+    with pytest.raises(InvalidInput) as empty:
+        await session.federated.CreateRun(federated_rpc.CreateRunRequest())
+    assert empty.value.reason == "BUNDLE_INVALID"
     for call in (
-        session.federated.CreateRun(federated_rpc.CreateRunRequest()),
-        session.federated.GetRun(federated_rpc.GetRunRequest()),
-        session.federated.ListRuns(federated_rpc.ListRunsRequest()),
-        session.federated.AcquireServerTask(federated_rpc.AcquireServerTaskRequest()),
-        session.federated.ReportRound(federated_rpc.ReportRoundRequest()),
-        session.federated.CancelRun(federated_rpc.CancelRunRequest()),
-        session.federated.ResumeRun(federated_rpc.ResumeRunRequest()),
-        session.federated.GetArtifacts(federated_rpc.GetArtifactsRequest()),
-        _first(session.federated.WatchRun(federated_rpc.WatchRunRequest())),
+        session.federated.GetRun(federated_rpc.GetRunRequest(run_id="7")),
+        session.federated.AcquireServerTask(federated_rpc.AcquireServerTaskRequest(run_id="7")),
+        session.federated.ReportRound(federated_rpc.ReportRoundRequest(run_id="7")),
+        session.federated.CancelRun(federated_rpc.CancelRunRequest(run_id="7")),
+        session.federated.GetArtifacts(federated_rpc.GetArtifactsRequest(run_id="7")),
     ):
-        with pytest.raises(Unimplemented) as caught:
+        with pytest.raises(NotFound) as unknown:
             await call
-        assert "not built yet" in caught.value.message
-
-
-async def _first(stream: Any) -> Any:
-    async for item in stream:
-        return item
-    return None
+        assert unknown.value.reason == "RUN_UNKNOWN"
+    with pytest.raises(Unimplemented):
+        await session.federated.ResumeRun(federated_rpc.ResumeRunRequest(run_id="7"))
 
 
 def _check_logs(state: Path, local_token: str, source: TokenSource) -> None:
