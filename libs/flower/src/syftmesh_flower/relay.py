@@ -47,7 +47,8 @@ async def fleet_relay(
     async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
         relay = _Relay(hub_url.rstrip("/"), access_token, traffic, client)
         app = Starlette(routes=[Route(_FLEET, relay.forward, methods=["POST"])])
-        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # asyncio sends at once (TCP_NODELAY) only on sockets that name their protocol; others may wait 40 ms.
+        bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         bound.bind(("127.0.0.1", 0))
         port = int(bound.getsockname()[1])
         config = uvicorn.Config(

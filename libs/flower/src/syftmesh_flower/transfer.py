@@ -55,6 +55,9 @@ AGGREGATOR_NODE: Final = 1
 
 _ACQUIRE: Final = "/flwr.proto.Runtime/AcquireTask"
 _CLIENT_TASK: Final = "flwr-clientapp"
+_AGAIN_S: Final = 0.03
+_AGAIN_CAP_S: Final = 0.5
+"""A message shows before its objects have come, as a rule a moment before: Flower's own second is most of a phase."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,13 @@ class RuntimeLink:
         fetch = make_pull_object_fn_protobuf(self._client.PullObject, self.node, run_id=self.run_id)
         messages = []
         for tree in answer.message_object_trees:
-            contents = pull_objects([node.object_id for node in iterate_object_tree(tree)], fetch)
+            contents = pull_objects(
+                [node.object_id for node in iterate_object_tree(tree)],
+                fetch,
+                max_tries_per_object=None,
+                initial_backoff=_AGAIN_S,
+                backoff_cap=_AGAIN_CAP_S,
+            )
             self._client.ConfirmMessageReceived(
                 ConfirmMessageReceivedRequest(
                     node=self.node, run_id=self.run_id, message_object_id=tree.object_id
