@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,12 @@ def token_of(principal: str) -> str:
 
 def tiny_fab(project: str = PROJECT) -> bytes:
     """Return a small app bundle."""
+    files = {"pyproject.toml": project, "tiny/server.py": "app = None\n", "tiny/client.py": "app = None\n"}
+    lines = [f"{name},{sha256(text.encode()).hexdigest()},{len(text) * 8}" for name, text in files.items()]
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
-        archive.writestr("pyproject.toml", project)
-        archive.writestr("tiny/server.py", "app = None\n")
-        archive.writestr("tiny/client.py", "app = None\n")
+        for name, text in {**files, ".info/CONTENT": "\n".join(lines)}.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
     return data.getvalue()
 
 

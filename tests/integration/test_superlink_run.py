@@ -323,5 +323,6 @@ async def test_what_flower_does_not_take_is_refused(found: Hub) -> None:
     async with found.stub(ANNA) as anna:
         bad = tiny_fab().replace(b"tiny/server.py", b"tiny/served.py")
         assert bad != tiny_fab()
+        assert await refused(create(anna, BOB, fab=bad), InvalidInput) == "BUNDLE_INVALID"
         assert await refused(create(anna, BOB, fab=b"no zip"), InvalidInput) == "BUNDLE_INVALID"
         assert await refused(create(anna, BOB, config='{"nope":1}'), InvalidInput) == "RUN_INVALID"

@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,12 +38,14 @@ nested.flag = true
 START_MS = FakeClock().now_ms()
 
 
-def make_fab(project: str = PROJECT, **files: str) -> bytes:
+def make_fab(project: str = PROJECT) -> bytes:
+    """Return a small bundle, as Flower writes it."""
+    files = {"pyproject.toml": project, "tiny/server.py": "app = None\n", "tiny/client.py": "app = None\n"}
+    lines = [f"{name},{sha256(text.encode()).hexdigest()},{len(text) * 8}" for name, text in files.items()]
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
-        archive.writestr("pyproject.toml", project)
-        for name, text in files.items():
-            archive.writestr(name, text)
+        for name, text in {**files, ".info/CONTENT": "\n".join(lines)}.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
     return data.getvalue()
 
 

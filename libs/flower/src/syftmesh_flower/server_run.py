@@ -22,7 +22,7 @@ from syftmesh_core.errors import MeshError
 from syftmesh_executor.port import MIB, Limits, RunOutcome, RunSpec
 
 from syftmesh_flower.app_process import SERVER_LAUNCHER, AppFailure, AppProcess, add_launchers
-from syftmesh_flower.bundle import fused_config, read_bundle
+from syftmesh_flower.bundle import Bundle, extract_bundle, fused_config, read_bundle
 from syftmesh_flower.checkpoint import write_checkpoint
 from syftmesh_flower.envelope import parse_content
 from syftmesh_flower.grid_desk import GridDesk, RunAborted
@@ -213,7 +213,7 @@ class ServerRun:
         run = self._follower.run or pb.Run()
         config = fused_config(bundle, json.loads(run.run_config_json or "{}"))
         code, output = self._folder.scratch("code"), self._folder.scratch("output")
-        await asyncio.to_thread(_unpack, bundle.extract, code, output)
+        await asyncio.to_thread(_unpack, bundle, code, output)
         spec = RunSpec(
             run_id=uuid7(self._node.clock, self._node.random),
             code_dir=code,
@@ -341,12 +341,12 @@ def outcome_line(run_id: str, outcome: rpc.RunOutcome) -> str:
     return f"the run failed: {outcome.reason}: {outcome.message}"
 
 
-def _unpack(extract: Callable[[Path], None], code: Path, output: Path) -> None:
+def _unpack(bundle: Bundle, code: Path, output: Path) -> None:
     # What a process that was killed has left behind is none of this one's.
     for folder in (code, output):
         shutil.rmtree(folder, ignore_errors=True)
     code.mkdir(parents=True, mode=0o700)
-    extract(code)
+    extract_bundle(bundle, code)
     add_launchers(code)
 
 

@@ -27,7 +27,7 @@ from syftmesh_core.errors import MeshError
 from syftmesh_executor.port import Executor, Limits, RunOutcome, RunSpec
 
 from syftmesh_flower.app_process import CLIENT_LAUNCHER, AppFailure, AppProcess, add_launchers
-from syftmesh_flower.bundle import fused_config, read_bundle
+from syftmesh_flower.bundle import Bundle, extract_bundle, fused_config, read_bundle
 from syftmesh_flower.envelope import (
     InnerHeader,
     pack_plain,
@@ -307,7 +307,7 @@ class SiteExecutor:
         code = self._folder / name
         bundle = await self._off(lambda: read_bundle(grant.bundle.read_bytes()))
         config = fused_config(bundle, grant.run_config)
-        await self._off(lambda: _unpack(bundle.extract, code))
+        await self._off(lambda: _unpack(bundle, code))
         spec = RunSpec(
             run_id=name,
             code_dir=code,
@@ -360,9 +360,9 @@ class SiteExecutor:
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _unpack(extract: Callable[[Path], None], code: Path) -> None:
+def _unpack(bundle: Bundle, code: Path) -> None:
     code.mkdir(parents=True)
-    extract(code)
+    extract_bundle(bundle, code)
     add_launchers(code)
 
 

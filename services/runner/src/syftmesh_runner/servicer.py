@@ -13,10 +13,10 @@ from mesh.federated.v1 import site_service_pb2_grpc as site_api
 from mesh.rds.v1 import rds_pb2
 from mesh.rds.v1 import rds_service_pb2 as pb
 from mesh.rds.v1 import rds_service_pb2_grpc as api
+from syftmesh_core.bundle import read_bundle
 from syftmesh_core.errors import IntegrityFailure, InvalidInput, LimitExceeded, Unimplemented
 
 from syftmesh_runner import convert
-from syftmesh_runner.domain.bundle import read_bundle
 from syftmesh_runner.domain.catalogue import Catalogue
 from syftmesh_runner.domain.decision import Decision
 from syftmesh_runner.domain.execution import Execution
@@ -279,7 +279,7 @@ class SiteRunServicer(site_api.SiteRunServiceServicer):
         data = self._state.folder.bundle(run_id, digest)
         if hashlib.sha256(data).hexdigest() != digest:
             raise bundle_changed("the site has no such file any more, or never took it")
-        files = read_bundle(data).files
+        files = list(read_bundle(data).files.items())
         if sum(len(content) for _, content in files) > MAX_CODE_BYTES:
             raise LimitExceeded(
                 f"The files of the app have more than {MAX_CODE_BYTES} bytes together: deny the run, or look "

@@ -32,14 +32,16 @@ publisher = "carol"
 serverapp = "app.server:app"
 clientapp = "app.client:app"
 """
-FILES = {"pyproject.toml": PROJECT, "app/client.py": b"app = 1\n", ".info/CONTENT": b"x"}
+FILES = {"pyproject.toml": PROJECT, "app/client.py": b"app = 1\n", "app/server.py": b"app = 2\n"}
 
 
-def make_zip(files: Mapping[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def make_zip(files: Mapping[str, bytes]) -> bytes:
+    """Return the bundle of `files`, as Flower writes it."""
+    lines = [f"{name},{hashlib.sha256(data).hexdigest()},{len(data) * 8}" for name, data in files.items()]
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content, compress_type=method)
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {**files, ".info/CONTENT": "\n".join(lines).encode()}.items():
+            archive.writestr(zipfile.ZipInfo(name), content, compress_type=zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 

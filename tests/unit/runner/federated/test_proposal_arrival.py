@@ -300,7 +300,7 @@ async def test_the_owner_reads_the_code_that_was_proposed(fl: Any) -> None:
     await fl.propose()
     request = site_service_pb2.GetProposalCodeRequest(run_id=RUN)
     code = await fl.parts.servicer.GetProposalCode(request, None)
-    assert [file.path for file in code.files] == [".info/CONTENT", "app/client.py", "pyproject.toml"]
+    assert [file.path for file in code.files] == ["app/client.py", "app/server.py", "pyproject.toml"]
     (kept,) = fl.world.folder.glob(f"state/runs/{RUN}/*.fab")
     assert kept.stat().st_mode & 0o777 == 0o600
     kept.write_bytes(b"another")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from syftmesh_core.approval import DatasetVersion, Recipient
+from syftmesh_core.bundle import read_bundle
 from syftmesh_core.enc import encode, parse_json
 from syftmesh_core.errors import (
     AlreadyExists,
@@ -34,7 +35,6 @@ from syftmesh_core.job import Role
 from syftmesh_core.principal import is_principal
 
 from syftmesh_runner.domain.arrival import MAX_PURPOSE_BYTES, Sender
-from syftmesh_runner.domain.bundle import read_bundle
 from syftmesh_runner.domain.dataset import Dataset
 from syftmesh_runner.domain.federated_port import HubRuns
 from syftmesh_runner.domain.ledger import RUNNER
@@ -249,7 +249,7 @@ class ProposalArrival:
             raise bundle_changed("the one at the hub has another digest than the proposal names")
         bundle = read_bundle(data)
         self._state.folder.keep_bundle(request.run_id, request.app_digest, data)
-        return bundle.app_name
+        return f"{bundle.name} {bundle.version}"
 
 
 def bundle_changed(what: str) -> IntegrityFailure:

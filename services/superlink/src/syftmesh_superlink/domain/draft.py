@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from syftmesh_core.bundle import Bundle, fused_config
 from syftmesh_core.errors import InvalidInput, MeshError
 from syftmesh_core.principal import normalise_principal
 
-from syftmesh_superlink.domain.bundle import Bundle
 from syftmesh_superlink.domain.run import Run, SiteRun
 
 MAX_SITES: Final = 64
@@ -59,7 +59,7 @@ class CheckedDraft:
             federation=federation,
             aggregator=aggregator,
             app_digest=bundle.digest,
-            app_name=bundle.name,
+            app_name=f"{bundle.name}=={bundle.version}",
             dataset=draft.dataset,
             sites=tuple(SiteRun(site, updated_ms=now_ms) for site in draft.sites),
             rounds=draft.rounds,
@@ -127,15 +127,12 @@ def _config(text: str, bundle: Bundle) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict) or not all(type(v) in (bool, int, float, str) for v in found.values()):
         raise _refused(field, "The configuration is a JSON object of texts, numbers and truth values.")
-    unknown = sorted(found.keys() - bundle.config.keys())
-    if unknown:
-        raise _refused(field, f"The app's configuration has no {', '.join(unknown)[:200]}.")
-    # JSON writes 1.0 as 1: what the app has as a float stays one.
-    return {key: _like(bundle.config[key], value) for key, value in found.items()}
-
-
-def _like(default: object, value: object) -> object:
-    return float(value) if type(default) is float and type(value) is int else value
+    try:
+        # The very check that a site makes before a task: what it would refuse begins no run.
+        fused = fused_config(bundle, found)
+    except InvalidInput as error:
+        raise _refused(field, error.message) from None
+    return {key: fused[key] for key in found}
 
 
 def _refused(field: str, message: str) -> InvalidInput:

@@ -9,11 +9,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from syftmesh_core.bundle import read_bundle
 from syftmesh_core.clock import Clock, Random
 from syftmesh_core.errors import InvalidInput, LimitExceeded, MeshError, WrongState
 
 from syftmesh_superlink.domain import progress
-from syftmesh_superlink.domain.bundle import read_bundle
 from syftmesh_superlink.domain.draft import Draft, check_draft
 from syftmesh_superlink.domain.ports import Bundles, Flower, Members
 from syftmesh_superlink.domain.progress import AggregatorReport

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from syftmesh_core.bundle import read_bundle
 from syftmesh_core.errors import InvalidInput, NotFound, PermissionDenied
 
-from syftmesh_superlink.domain.bundle import read_bundle
 from syftmesh_superlink.domain.draft import Draft
 from syftmesh_superlink.domain.federation import Federation
 from syftmesh_superlink.domain.federation_name import parse_federation
