@@ -32,7 +32,7 @@ from syftmesh_core.errors import IntegrityFailure, Internal
 from syftmesh_executor.port import Limits, RunSpec
 from syftmesh_executor.process import ProcessExecutor
 from syftmesh_flower.app_process import CLIENT_LAUNCHER, AppProcess, add_launchers
-from syftmesh_flower.bundle import build_bundle, read_bundle
+from syftmesh_flower.bundle import build_bundle, extract_bundle, read_bundle
 from syftmesh_flower.envelope import parse_content, sealed_parts
 from syftmesh_flower.launch.syftmesh_channel import READY, REPLY, TASK
 from syftmesh_flower.transfer import AGGREGATOR_NODE, Headers, RuntimeLink
@@ -92,7 +92,7 @@ async def _leaked(bundle: bytes, run_id: int, table: bytes) -> RecordDict:
         code, data = folder / "code", folder / "data"
         data.mkdir()
         (data / "table.csv").write_bytes(table)
-        app_bundle.extract(code)
+        extract_bundle(app_bundle, code)
         add_launchers(code)
         spec = RunSpec(
             "leak", code, CLIENT_LAUNCHER, {"table": data}, folder / "output", limits=Limits(wall_s=_TASK_S)
