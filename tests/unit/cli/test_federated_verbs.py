@@ -302,6 +302,14 @@ def test_detached_run_is_only_created(program: Any, desk: Desk) -> None:
     assert f"next: syftmesh fl aggregate {RUN}" in done.err
 
 
+def test_a_run_that_nobody_can_decide_on_any_more_is_over_at_once(program: Any, desk: Desk) -> None:
+    desk.made.snapshot = FAILED
+    done = program("fl", "run", "app", *SITES, "--detach", "--json")
+    assert (done.code, done.json["state"]) == (1, "failed")
+    assert "owners decide" not in done.err
+    assert "next: " not in done.err
+
+
 def test_ctrl_c_cancels_the_run_without_a_question(program: Any, desk: Desk) -> None:
     desk.made.steps = [RUNNING, KeyboardInterrupt()]
     done = program("fl", "run", "app", *SITES, "--json", terminal=True)

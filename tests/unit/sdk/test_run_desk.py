@@ -26,6 +26,7 @@ from syftmesh_core.errors import (
     InvalidInput,
     MeshError,
     NotFound,
+    PermissionDenied,
     Unauthenticated,
     Unavailable,
     WrongState,
@@ -37,6 +38,7 @@ SERVER = "http://127.0.0.1:8080"
 
 
 def run(state: str = "PENDING", run_id: str = RUN, *, stock: bool = False, **more: Any) -> fl.Run:
+    more.setdefault("aggregator", CAROL)
     return fl.Run(run_id=run_id, state=fl.RunState.Value(f"RUN_STATE_{state}"), stock=stock, **more)
 
 
@@ -121,6 +123,9 @@ class Aggregator:
     async def create(self, plan: Any) -> fl.Run:
         self.asked.append(("create", plan))
         return run("AWAITING_APPROVAL", sites=plan.sites)
+
+    async def close(self) -> None:
+        self.asked.append(("close",))
 
     async def adopt(self, run_id: str) -> fl.Run:
         self.asked.append(("adopt", run_id))
@@ -337,6 +342,26 @@ async def test_aggregate_of_a_taken_run_is_refused(desk: AsyncFederated, aggrega
     aggregator.errors[RUN] = WrongState("taken", reason="TASK_TAKEN")
     with pytest.raises(WrongState):
         await (await desk.get(RUN)).aggregate(lambda _: None)
+
+
+async def test_aggregate_of_the_run_of_somebody_else_is_refused(
+    desk: AsyncFederated, hub: Hub, aggregator: Aggregator
+) -> None:
+    hub.runs = [run("RUNNING", aggregator=ALICE)]
+    with pytest.raises(PermissionDenied, match=ALICE) as refusal:
+        await (await desk.get(RUN)).aggregate()
+    assert refusal.value.reason == "NOT_THE_AGGREGATOR"
+    assert aggregator.asked == []
+
+
+async def test_closing_the_desk_closes_the_aggregator_that_was_made(
+    desk: AsyncFederated, aggregator: Aggregator, app: Path
+) -> None:
+    await desk.close()
+    assert aggregator.asked == []
+    await desk.run(app, [ALICE], "d")
+    await desk.close()
+    assert aggregator.asked[-1] == ("close",)
 
 
 async def test_aggregate_that_is_cancelled_ends_the_server_app(

@@ -39,6 +39,9 @@ ROUNDS_KEY: Final = "num-server-rounds"
 
 CONTENT_TYPE: Final = "application/x-protobuf"
 KEY_BYTES: Final = 32
+NO_PURPOSE: Final = "No purpose was given."
+"""Sites take no proposal without one, so that owners see that nothing was said."""
+
 _FIRST_ANSWER_S: Final = 20.0
 _DAY_S: Final = 86_400.0
 _MAX_LIFE_S: Final = 30 * _DAY_S
@@ -58,7 +61,7 @@ class RunPlan:
         rounds: Number of rounds; None takes the app's own.
         minimum_sites: Fewest sites that may finish; None is all.
         config: Overrides of the app's run configuration.
-        purpose: What for, for the owners.
+        purpose: What for, for the owners; empty is `NO_PURPOSE`.
         deadline_s: Seconds after which the run ends; None is seven days.
     """
 
@@ -120,7 +123,7 @@ class Aggregator:
             rounds=_rounds(bundle, overrides, plan),
             minimum_sites=plan.minimum_sites or len(plan.sites),
             run_config_json=canonical_json(overrides).decode(),
-            purpose=plan.purpose,
+            purpose=plan.purpose.strip() or NO_PURPOSE,
             deadline_unix_ms=_deadline_ms(self.node.clock.now_ms(), plan.deadline_s),
         )
         answer = await self._stub.CreateRun(rpc.CreateRunRequest(run=wanted, bundle=data))
@@ -186,11 +189,11 @@ class Aggregator:
         return (await self._stub.GetRun(rpc.GetRunRequest(run_id=run_id))).run
 
     async def report(self, request: rpc.ReportRoundRequest) -> None:
-        """Report to the hub; what it refuses is logged, for the run's own end tells more."""
+        """Report to the hub; what it refuses is logged in passing, for the run's own state tells more."""
         try:
             await self._stub.ReportRound(request)
         except MeshError as error:
-            _log.warning("flower.report_refused", run_id=request.run_id, reason=error.reason)
+            _log.info("flower.report_refused", run_id=request.run_id, reason=error.reason)
 
     async def close(self) -> None:
         """Stop waiting for the answers of sites that are away; the hub keeps the proposals for them."""
@@ -255,7 +258,7 @@ class Aggregator:
             call_id = await self.node.calls.send(url, request, expires_s=min(max(life_s, 1.0), _DAY_S))
             await self.node.calls.wait(call_id, max(life_s, 1.0), site=site)
         except MeshError as error:
-            _log.warning("flower.proposal_refused", run_id=run.run_id, site=site, reason=error.reason)
+            _log.info("flower.proposal_refused", run_id=run.run_id, site=site, reason=error.reason)
             state, reason = pb.SITE_STATE_FAILED, error.reason
         proposed = [pb.SiteRun(site=site, state=state, reason=reason)]
         await self.report(rpc.ReportRoundRequest(run_id=run.run_id, proposed=proposed))

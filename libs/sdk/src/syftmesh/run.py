@@ -12,7 +12,7 @@ from typing import Final, Protocol
 from mesh.federated.v1 import federated_pb2
 from mesh.federated.v1 import federated_service_pb2 as pb
 from syftmesh_client.node import Node
-from syftmesh_core.errors import DeadlineExceeded, Unavailable
+from syftmesh_core.errors import DeadlineExceeded, PermissionDenied, Unavailable
 
 from syftmesh.run_status import RoundReport, RunSnapshot, RunState, SiteRun, run_snapshot
 
@@ -109,6 +109,12 @@ class AsyncRun:
             PermissionDenied: NOT_THE_AGGREGATOR.
             MeshError: As `syftmesh_flower.aggregate.Aggregator.aggregate`.
         """
+        if self._snapshot.aggregator != self._node.principal:
+            raise PermissionDenied(
+                f"The run {self.id} is aggregated by who started it, {self._snapshot.aggregator}.",
+                reason="NOT_THE_AGGREGATOR",
+                metadata={"run_id": self.id},
+            )
         told: RunSnapshot | None = None
 
         def take(message: federated_pb2.Run) -> None:

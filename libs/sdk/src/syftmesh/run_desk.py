@@ -103,7 +103,7 @@ class AsyncFederated:
             rounds: How many; the app's own number when None.
             minimum_sites: The fewest sites that may finish; all when None.
             config: Overrides of the app's run configuration: text, numbers, truth values.
-            purpose: What for; owners read it.
+            purpose: What for; owners read it, also that nothing was said.
             deadline_s: When it ends undecided or unfinished, in seconds from now; seven days when None.
 
         Raises:

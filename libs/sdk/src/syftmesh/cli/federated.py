@@ -93,12 +93,16 @@ def run(  # noqa: PLR0913 - one parameter for each option
     with frame.client() as client:
         with frame.progress(f"asking {', '.join(names)}"):
             made = client.fl.run(app, names, dataset, rounds, minimum_sites, settings, purpose, deadline_s)
-        frame.note(f"run {made.id} was created; owners decide with: syftmesh fl approve {made.id}")
+        frame.note(f"run {made.id} was created")
+        if not made.snapshot.final:
+            frame.note(f"owners decide with: syftmesh fl approve {made.id}")
         if not detach:
             _aggregated(frame, made)
         snapshot = made.snapshot
     if detach:
         _emit_run(frame, snapshot)
+        if snapshot.final:
+            frame.finish(1)
         frame.note(f"next: syftmesh fl aggregate {made.id}")
         return
     _finish(frame, snapshot)
