@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import call, crypto, permission, sandbox, startup
+from bench import call, crypto, flower, permission, sandbox, startup
 from bench.measure import MIN_PAIRS, Row, machine, table, write_json
 
 Bench = Callable[[Path, int], Coroutine[Any, Any, list[Row]]]
@@ -26,6 +26,7 @@ BENCHES: Final[dict[str, Bench]] = {
     "whoami": call.whoami,
     "relay": call.relay,
     "send": call.send,
+    "flower": flower.rounds,
     "up": startup.up,
     "demo": startup.demo,
 }
