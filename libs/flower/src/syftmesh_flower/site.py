@@ -226,6 +226,11 @@ class SiteExecutor:
             reason = error.reason
             reply = _error_reply(message, reason)
             _log.warning("flower.task_refused", run_id=run_id, task=kind, reason=reason)
+        except asyncio.CancelledError:
+            # The owner left, the run is over, or this program ends; what had begun is written down all the same.
+            with suppress(MeshError):
+                self._approvals.record_task(run_id, kind, "CANCELLED", 0)
+            raise
         except Exception:  # noqa: BLE001 - an answer must go out: without one the SuperNode waits for ever
             _log.exception("flower.task_broken", run_id=run_id)
             reason = "INTERNAL"
