@@ -5,6 +5,8 @@ written anew from its values, so nothing else that was in its bytes goes along. 
 leaves; it cannot know what numbers mean: that is what reviewing the app is for.
 
 Integer arrays, such as the counters of a batch normalisation, have no part in the norm.
+
+Answers of Flower's older API are taken in the one form that Flower gives them; see `syftmesh_flower.legacy`.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ import numpy as np
 from flwr.app import RecordDict
 from syftmesh_core.errors import IntegrityFailure, InvalidInput
 
+from syftmesh_flower.legacy import EXAMPLES, read_legacy, write_legacy
 from syftmesh_flower.update import NDArray, Update, read_metric, read_update, write_update
 
 Kind = Literal["train", "evaluate", "query"]
 
 KINDS: Final = ("train", "evaluate", "query")
-EXAMPLES_METRIC: Final = "num-examples"
+EXAMPLES_METRIC: Final = EXAMPLES
 """Flower's strategies weigh answers by it."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,63}")
@@ -128,10 +131,19 @@ def _check(
             "ROWS_TOO_FEW", f"The dataset has {rows} rows, and {limits.min_rows} are the fewest allowed."
         )
     update = reply if isinstance(reply, Update) else read_update(reply)
+    legacy = read_legacy(update, sent, kind)
+    if legacy is not None:
+        update = legacy.update
     if update.size_bytes > limits.max_update_bytes:
         raise _Refused(
             "UPDATE_TOO_LARGE",
             f"It has {update.size_bytes} bytes of at most {limits.max_update_bytes} allowed.",
+        )
+    if kind != "train" and update.array_records:
+        raise _Refused(
+            "UPDATE_SCHEMA",
+            f"It holds arrays, and only training gives any: {_shown(*update.array_records)}. The first parameters "
+            "of a model come from its server.",
         )
     for name, record in update.config_records.items():
         if record:
@@ -140,12 +152,7 @@ def _check(
             )
     _check_metrics(update, limits, rows)
     arrays, norm = update.array_records, None
-    if kind != "train":
-        if arrays:
-            raise _Refused(
-                "UPDATE_SCHEMA", f"It holds arrays, and only training gives any: {_shown(*arrays)}."
-            )
-    else:
+    if kind == "train":
         given = sent if isinstance(sent, Update) else read_update(sent)
         arrays = _same_form(arrays, given.array_records)
         _check_finite(arrays)
@@ -154,7 +161,8 @@ def _check(
             if norm > limits.max_norm:
                 arrays = _clipped(arrays, given.array_records, limits.max_norm / norm)
     # Configuration is left out even when it is empty: the names of its records are text too.
-    content = write_update(Update(arrays, update.metric_records))
+    checked = Update(arrays, update.metric_records)
+    content = write_update(checked) if legacy is None else write_legacy(checked, legacy)
     return GateResult(content, clipped=norm is not None and norm > limits.max_norm, norm=norm)
 
 

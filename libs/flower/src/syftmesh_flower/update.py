@@ -30,6 +30,14 @@ NUMPY_TYPE: Final = "numpy.ndarray"
 
 MAX_DIMENSIONS: Final = 32
 
+UNTYPED_RECORDS: Final = frozenset(
+    {"fitins.parameters", "fitres.parameters", "evaluateins.parameters", "getparametersres.parameters"}
+)
+"""Records of Flower's older API, whose arrays say their type and shape in their bytes only."""
+
+EMPTY_ARRAY: Final = "_empty"
+"""What the older API writes, without bytes, where there is no array."""
+
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(
     rb"\{'descr': '([<>|][biufc][1-9]\d?)', 'fortran_order': (True|False), "
@@ -98,7 +106,7 @@ def read_update(content: RecordDict) -> Update:
     config: dict[str, dict[str, ConfigValue]] = {}
     for name, record in content.items():
         if isinstance(record, ArrayRecord):
-            arrays[name] = {key: read_array(array) for key, array in record.items()}
+            arrays[name] = _read_arrays(name, record)
         elif isinstance(record, MetricRecord):
             metrics[name] = {key: read_metric(key, value) for key, value in record.items()}
         else:
@@ -124,8 +132,12 @@ def write_update(update: Update) -> RecordDict:
     return RecordDict(records)
 
 
-def read_array(array: Array) -> NDArray:
+def read_array(array: Array, *, is_untyped: bool = False) -> NDArray:
     """Return the array that `array` holds, as a view of its bytes that cannot be written to.
+
+    Args:
+        array: As Flower holds it.
+        is_untyped: Whether it may leave type and shape to its bytes.
 
     Raises:
         IntegrityFailure: UPDATE_MALFORMED.
@@ -144,7 +156,8 @@ def read_array(array: Array) -> NDArray:
         raise malformed("an array has a type that does not exist") from None
     if dtype.char not in _TYPES or len(shape) > MAX_DIMENSIONS:
         raise malformed("an array has a type or a number of dimensions that is not accepted")
-    if (str(dtype), shape) != (array.dtype, tuple(array.shape)):
+    said = (array.dtype, tuple(array.shape))
+    if said != (str(dtype), shape) and not (is_untyped and said == ("", ())):
         raise malformed("an array says one type and shape and has another")
     count = math.prod(shape)
     if count * dtype.itemsize != len(data) - start:
@@ -182,6 +195,15 @@ def read_metric(name: str, value: object) -> MetricValue:
 def malformed(problem: str) -> IntegrityFailure:
     """Return the error for a content that is not what it says."""
     return IntegrityFailure(f"The content of the message is refused: {problem}.", reason="UPDATE_MALFORMED")
+
+
+def _read_arrays(name: str, record: ArrayRecord) -> dict[str, NDArray]:
+    is_untyped = name in UNTYPED_RECORDS
+    return {
+        key: read_array(array, is_untyped=is_untyped)
+        for key, array in record.items()
+        if not (is_untyped and key == EMPTY_ARRAY and not array.data)
+    }
 
 
 def _view(
