@@ -94,7 +94,11 @@ class ServerRun:
         return self._follower.run_id
 
     async def run(self) -> None:
-        """Run the ServerApp to its end and report the outcome; errors of the app are outcomes."""
+        """Run the ServerApp to its end and report the outcome; errors of the app are outcomes.
+
+        Cancelling this ends the ServerApp and reports nothing: whether the run is over is for who cancels it to say,
+        and otherwise the hub finds that its aggregator is gone.
+        """
         self._access_token = await self._node.session.access_token()
         link = RuntimeLink(
             self._aggregator.origin.address,
@@ -102,7 +106,7 @@ class ServerRun:
             run_id=int(self.run_id),
             insecure=self._aggregator.origin.insecure,
         )
-        outcome = pb_outcome("CANCELLED", "The aggregator was stopped.")
+        outcome: rpc.RunOutcome | None = pb_outcome("INTERNAL", "The aggregator failed.")
         try:
             async with asyncio.TaskGroup() as tasks:
                 helpers = [tasks.create_task(self._refresh()), tasks.create_task(self._beat(link))]
@@ -111,8 +115,10 @@ class ServerRun:
                 finally:
                     for helper in helpers:
                         helper.cancel()
+        except asyncio.CancelledError:
+            outcome = None
+            raise
         finally:
-            # Also when cancelled: the hub is told, or else it finds out by itself.
             await asyncio.shield(self._finish(link, outcome))
             link.close()
             self._threads.shutdown(wait=False)
@@ -292,11 +298,13 @@ class ServerRun:
         if outcome is not None:
             self._save("logs/server.txt", outcome.stdout + outcome.stderr)
 
-    async def _finish(self, link: RuntimeLink, outcome: rpc.RunOutcome) -> None:
+    async def _finish(self, link: RuntimeLink, outcome: rpc.RunOutcome | None) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(_END_S):
                 if self._saving:
                     await asyncio.wait(set(self._saving))
+                if outcome is None:
+                    return
                 await self._aggregator.report(rpc.ReportRoundRequest(run_id=self.run_id, outcome=outcome))
                 await self._say(link, outcome_line(self.run_id, outcome))
                 with suppress(httpx.HTTPError):
