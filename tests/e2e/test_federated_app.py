@@ -125,7 +125,7 @@ def test_what_an_app_raises_at_a_site_is_for_its_owner_alone(faults: World, tmp_
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     told("one of two raises, by the command line", started)
     assert process.returncode == 0, err.decode()
     document = json.loads(out)
