@@ -58,6 +58,26 @@ def sandbox(state: Path) -> int:
     raise AssertionError("no sandbox was started")
 
 
+def flower(program: bytes) -> Kill:
+    """Return how to kill the first of Flower's processes that runs `program` for the demo's mesh."""
+
+    def kill(state: Path) -> int:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for entry in Path("/proc").iterdir():
+                try:
+                    said = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+                    if program in said and os.fsencode(state) in said + (entry / "environ").read_bytes():
+                        os.kill(int(entry.name), signal.SIGKILL)
+                        return int(entry.name)
+                except OSError:
+                    continue
+            time.sleep(0.05)
+        raise AssertionError(f"no {program.decode()} was started")
+
+    return kill
+
+
 class Demo:
     """A demo that runs on `state`; `at` says what is killed when a step begins."""
 
@@ -124,10 +144,14 @@ def test_the_demo_survives_its_servers_a_sandbox_and_the_mesh_being_killed(tmp_p
         5: [("nats-server", child("nats-server"))],
         7: [("sandbox", sandbox)],
         9: [("mesh", whole_mesh)],
+        14: [
+            ("superlink", flower(b"syftmesh_superlink.adapters")),
+            ("supernode", flower(b"flower-supernode")),
+        ],
     }
     demo = Demo(state)
     code, output = demo.run(lambda step: plan.get(step, []))
-    assert sorted(demo.killed) == ["mesh", "nats-server", "sandbox", "seaweedfs"], output[-4000:]
+    assert sorted(demo.killed) == sorted(name for kills in plan.values() for name, _ in kills), output[-4000:]
     assert code == 0, output[-4000:]
     assert "pooled" in output
     assert left_behind(state) == []
@@ -145,8 +169,8 @@ def test_the_demo_survives_each_service_of_its_own_process_being_killed(tmp_path
             named.extend(todo)
         if step < 2:
             return []
-        # Two at a time at first, so that the last step begins with none left to kill.
-        chosen = [todo.pop(0) for _ in range(2 if len(todo) > 11 - step else 1) if todo]
+        # One a step, and two where there are more left than steps, so that the last begins with none left to kill.
+        chosen = [todo.pop(0) for _ in range(2 if len(todo) > 14 - step else 1) if todo]
         return [(name, child(name)) for name in chosen]
 
     demo = Demo(state, ["--processes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-from syftmesh_core.errors import Unavailable
+from syftmesh_core.errors import Unavailable, mesh_error
 from syftmesh_kit.process import ChildProcess, RestartListener
 
 from syftmesh_flower.environment import FLOWER_ENVIRONMENT
@@ -78,15 +79,22 @@ def supernode(
 
 @asynccontextmanager
 async def running(child: ChildProcess) -> AsyncIterator[None]:
-    """Run a child for the block, started again whenever it dies."""
-    import asyncio
+    """Run a child for the block, started again whenever it dies.
 
-    async with asyncio.TaskGroup() as tasks:
-        await child.start(tasks)
-        try:
-            yield
-        finally:
-            await child.stop()
+    Raises:
+        Unavailable: PROCESS_START_FAILED: it did not come up the first time.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            await child.start(tasks)
+            try:
+                yield
+            finally:
+                await child.stop()
+    except BaseExceptionGroup as group:
+        if (found := mesh_error(group)) is not None:
+            raise found from group
+        raise
 
 
 def _program() -> str:

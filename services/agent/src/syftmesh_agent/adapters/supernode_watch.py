@@ -45,9 +45,14 @@ class SuperNodeWatch:
 
     async def run(self) -> None:
         """Attend until cancelled; a runner that is away is asked again."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._listen())
-            tasks.create_task(self._attend())
+        while True:
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._listen())
+                    tasks.create_task(self._attend())
+            except* Exception as group:  # noqa: BLE001 - the site goes on without a SuperNode until the next try
+                _log.error("supernode.watch_failed", exc_info=group)
+            await asyncio.sleep(_AGAIN_S)
 
     async def _listen(self) -> None:
         while True:
