@@ -61,14 +61,23 @@ OTHER_VOCABULARY = frozenset(
 """Types whose `reason` is not an error reason."""
 OTHER_HOLDERS = frozenset({"decision", "finding", "fault"})
 """Variables of those types: their `reason` may not be raised as it is."""
-NOT_RAISED = frozenset({("syftmesh_executor.output", "refuse"), ("syftmesh_executor.sandbox", "end")})
-"""Functions, by module, whose parameter `reason` ends in a finding or in an outcome of a run."""
+NOT_RAISED = frozenset(
+    {
+        ("syftmesh_executor.output", "refuse"),
+        ("syftmesh_executor.sandbox", "end"),
+        ("syftmesh.run", "cancel"),
+        ("syftmesh.blocking_run", "cancel"),
+    }
+)
+"""Functions, by module, whose parameter `reason` ends in a finding, an outcome of a run, or is text for people."""
 FORWARDED = {
     ("syftmesh_client.inbox", "row"): "read back from the site's own database",
     (
         "syftmesh_client.problem",
         "(_text(found, name) for name in ('message', 'reason', 'hint'))",
     ): "from a reply",
+    ("syftmesh_flower.grid_desk", "_constant(message.error.reason or '')"): "from a site's error reply",
+    ("syftmesh_flower.launch.syftmesh_grid", "head"): "from the aggregator, which had it from a site",
     ("syftmesh_standalone.detach", "found['reason']"): "from the detached process, which raised it",
 }
 """Expressions, by module, that hand on a reason born elsewhere in this product, with why they are believed."""

@@ -52,6 +52,13 @@ _START_S: Final = 120.0
 _KINDS: Final = ("train", "evaluate", "query")
 _FRAME_SLACK_BYTES: Final = 1 << 20
 
+_WORDS: Final[Mapping[bytes, str]] = {
+    b"APP_NOT_LOADED": "APP_NOT_LOADED",
+    b"APP_RAISED": "APP_RAISED",
+    b"APP_ANSWERED_ERROR": "APP_ANSWERED_ERROR",
+}
+"""The launcher's words. The app may have written them itself, so only known ones go on."""
+
 T = TypeVar("T")
 _log: Any = structlog.get_logger("syftmesh.flower.site")
 
@@ -251,7 +258,7 @@ class SiteExecutor:
             await self._end_app(grant.run_id)
             raise
         if answer != REPLY or len(parts) != 1:
-            raise AppFailure(_reason(parts), is_over=False)
+            raise AppFailure(_WORDS.get(parts[0] if parts else b"", "APP_GARBLED"), is_over=False)
         return await self._off(lambda: self._gate_and_seal(grant, kind, message, content, parts[0]))
 
     def _open(self, grant: Grant, message: Message) -> bytes:
@@ -343,7 +350,7 @@ class SiteExecutor:
             raise
         if answer != READY:
             await self._end_app(grant.run_id)
-            raise AppFailure(_reason(parts), is_over=True)
+            raise AppFailure(_WORDS.get(parts[0] if parts else b"", "APP_GARBLED"), is_over=True)
         return app
 
     async def _end_app(self, run_id: str) -> None:
@@ -369,12 +376,6 @@ def _unpack(bundle: Bundle, code: Path) -> None:
     code.mkdir(parents=True)
     extract_bundle(bundle, code)
     add_launchers(code)
-
-
-def _reason(parts: list[bytes]) -> str:
-    """Return the launcher's constant, which the app may have written itself: only known words go on."""
-    word = parts[0][:64].decode("ascii", "replace") if parts else ""
-    return word if word in {"APP_NOT_LOADED", "APP_RAISED", "APP_ANSWERED_ERROR"} else "APP_GARBLED"
 
 
 def _plain_metadata(message: Message) -> dict[str, object]:

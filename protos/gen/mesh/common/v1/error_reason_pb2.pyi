@@ -654,6 +654,124 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The recovery phrase cannot be written to the file named: name another one."""
     ERROR_REASON_CLIENT_CLOSED: _ErrorReason.ValueType  # 925
     """A client was closed, or is opened a second time: connect again."""
+    ERROR_REASON_RUN_INVALID: _ErrorReason.ValueType  # 1000
+    """==== 1000-1099: Federated runs.
+    A field of a run or proposal makes no run: metadata `field` names it.
+    """
+    ERROR_REASON_RUN_UNKNOWN: _ErrorReason.ValueType  # 1001
+    """There is no such run, or the caller has no part in it."""
+    ERROR_REASON_RUN_CHANGED: _ErrorReason.ValueType  # 1002
+    """The run was proposed with other terms before, or the hub keeps another bundle than was sent."""
+    ERROR_REASON_RUN_FAILED: _ErrorReason.ValueType  # 1003
+    """The demo's run did not succeed: the message says why."""
+    ERROR_REASON_RUN_LOST: _ErrorReason.ValueType  # 1004
+    """Flower's SuperLink does not know the run any more."""
+    ERROR_REASON_RUN_NOT_FINAL: _ErrorReason.ValueType  # 1005
+    """The run was not over in the time that was waited: wait longer, or watch it."""
+    ERROR_REASON_RUN_KEYS_MISSING: _ErrorReason.ValueType  # 1006
+    """This machine has no keys of the run: it was created by another device."""
+    ERROR_REASON_RUN_KEYS_DAMAGED: _ErrorReason.ValueType  # 1007
+    """The keys of the run are damaged: start a new run."""
+    ERROR_REASON_TOO_MANY_RUNS: _ErrorReason.ValueType  # 1008
+    """Too many runs of the caller are under way: wait for one to end, or cancel one."""
+    ERROR_REASON_BUNDLE_INVALID: _ErrorReason.ValueType  # 1009
+    """The bytes are no bundle of a Flower app with both components: the message says what is wrong."""
+    ERROR_REASON_BUNDLE_TOO_LARGE: _ErrorReason.ValueType  # 1010
+    """The app bundle is larger than is taken."""
+    ERROR_REASON_BUNDLE_CHANGED: _ErrorReason.ValueType  # 1011
+    """The bundle at the site is not the one that was proposed."""
+    ERROR_REASON_CONFIG_INVALID: _ErrorReason.ValueType  # 1012
+    """The app has no such setting, or one of another type: metadata `key`."""
+    ERROR_REASON_APPROVAL_MISSING: _ErrorReason.ValueType  # 1013
+    """Not enough sites have approved the run yet."""
+    ERROR_REASON_NOT_APPROVED: _ErrorReason.ValueType  # 1014
+    """The run is not approved at this site: metadata `state`."""
+    ERROR_REASON_NOT_A_MEMBER: _ErrorReason.ValueType  # 1015
+    """The site takes part in no run now."""
+    ERROR_REASON_NOT_THE_AGGREGATOR: _ErrorReason.ValueType  # 1016
+    """Only the aggregator of the run may do that."""
+    ERROR_REASON_NODE_FOREIGN: _ErrorReason.ValueType  # 1017
+    """The SuperNode or run is not this site's."""
+    ERROR_REASON_NODE_UNKNOWN: _ErrorReason.ValueType  # 1018
+    """The app sends to a node that is no site of the run."""
+    ERROR_REASON_TASK_FOREIGN: _ErrorReason.ValueType  # 1019
+    """The task token is none of this run, or somebody else's."""
+    ERROR_REASON_TASK_TAKEN: _ErrorReason.ValueType  # 1020
+    """Another process of the aggregator has the run's task."""
+    ERROR_REASON_TASK_LOST: _ErrorReason.ValueType  # 1021
+    """The hub does not take the run's messages any more."""
+    ERROR_REASON_TASK_KIND_UNKNOWN: _ErrorReason.ValueType  # 1022
+    """A task is one of train, evaluate and query."""
+    ERROR_REASON_TASKS_EXHAUSTED: _ErrorReason.ValueType  # 1023
+    """All tasks that the owner approved have run: start a new run."""
+    ERROR_REASON_REPORT_INVALID: _ErrorReason.ValueType  # 1024
+    """The report names a site that is none of the run's, or is too large."""
+    ERROR_REASON_SUPERLINK_AWAY: _ErrorReason.ValueType  # 1025
+    """Flower's SuperLink does not answer now: try again in a moment."""
+    ERROR_REASON_AGGREGATOR_AWAY: _ErrorReason.ValueType  # 1026
+    """The run's aggregator was not heard for a while; the run waits."""
+    ERROR_REASON_AGGREGATOR_LOST: _ErrorReason.ValueType  # 1027
+    """The run's aggregator was not heard for too long; the run has ended."""
+    ERROR_REASON_TOO_FEW_SITES: _ErrorReason.ValueType  # 1028
+    """Fewer sites can take part, or have answered, than the run needs: the message names the others."""
+    ERROR_REASON_TOO_FEW_CONNECTED: _ErrorReason.ValueType  # 1029
+    """Fewer sites are connected than the run needs; it waits."""
+    ERROR_REASON_SITES_DROPPED_OUT: _ErrorReason.ValueType  # 1030
+    """The run finished without some of its sites: the message names them."""
+    ERROR_REASON_NO_RESULTS: _ErrorReason.ValueType  # 1031
+    """No site gave an update."""
+    ERROR_REASON_NO_ANSWER: _ErrorReason.ValueType  # 1032
+    """The site did not answer in the phase."""
+    ERROR_REASON_SERVER_APP_FAILED: _ErrorReason.ValueType  # 1033
+    """Flower says that the ServerApp failed."""
+    ERROR_REASON_APP_NOT_LOADED: _ErrorReason.ValueType  # 1034
+    """The app could not be loaded: its log, at the site or the aggregator, says why."""
+    ERROR_REASON_APP_RAISED: _ErrorReason.ValueType  # 1035
+    """The app raised an error: its log, at the site or the aggregator, says which."""
+    ERROR_REASON_APP_ANSWERED_ERROR: _ErrorReason.ValueType  # 1036
+    """The ClientApp answered with an error of its own."""
+    ERROR_REASON_APP_ENDED: _ErrorReason.ValueType  # 1037
+    """The app's process ended by itself."""
+    ERROR_REASON_APP_TIMEOUT: _ErrorReason.ValueType  # 1038
+    """The app did not answer within the time of its task."""
+    ERROR_REASON_APP_GARBLED: _ErrorReason.ValueType  # 1039
+    """The app's process answered something that is no answer."""
+    ERROR_REASON_WITHDRAWN: _ErrorReason.ValueType  # 1040
+    """The site left the run, or the run ended, while the task was at work."""
+    ERROR_REASON_UPDATE_SCHEMA: _ErrorReason.ValueType  # 1041
+    """The answer has another form than its task allows; nothing of it has left the site."""
+    ERROR_REASON_UPDATE_TOO_LARGE: _ErrorReason.ValueType  # 1042
+    """The answer is larger than the owner allows; nothing of it has left the site."""
+    ERROR_REASON_UPDATE_NOT_FINITE: _ErrorReason.ValueType  # 1043
+    """The answer has values that are no numbers; nothing of it has left the site."""
+    ERROR_REASON_UPDATE_MALFORMED: _ErrorReason.ValueType  # 1044
+    """The content is not what it says it is."""
+    ERROR_REASON_UPDATE_NOT_SEALED: _ErrorReason.ValueType  # 1045
+    """A message of the run is not sealed, so it was not taken."""
+    ERROR_REASON_UPDATE_UNREADABLE: _ErrorReason.ValueType  # 1046
+    """A message of the run does not open with the run's key, or was there before."""
+    ERROR_REASON_METRICS_TOO_MANY: _ErrorReason.ValueType  # 1047
+    """The answer has more numbers in its metrics than the owner allows."""
+    ERROR_REASON_METRIC_NAME_INVALID: _ErrorReason.ValueType  # 1048
+    """A metric of the answer has a name of another form than is let through."""
+    ERROR_REASON_ROWS_TOO_FEW: _ErrorReason.ValueType  # 1049
+    """The dataset has fewer rows than the owner demands for any answer."""
+    ERROR_REASON_LIMITS_INVALID: _ErrorReason.ValueType  # 1050
+    """A limit of the egress gate is negative or no number."""
+    ERROR_REASON_CHECKPOINT_INVALID: _ErrorReason.ValueType  # 1051
+    """The bytes are no checkpoint of a run."""
+    ERROR_REASON_ARTIFACTS_MISSING: _ErrorReason.ValueType  # 1052
+    """The run has left no results (yet)."""
+    ERROR_REASON_ARTIFACT_CHANGED: _ErrorReason.ValueType  # 1053
+    """A result is not the one that the aggregator wrote."""
+    ERROR_REASON_FLOWER_MISSING: _ErrorReason.ValueType  # 1054
+    """Flower's programs are not installed in this environment."""
+    ERROR_REASON_FLOWER_CONFIG_UNUSABLE: _ErrorReason.ValueType  # 1055
+    """Flower's own configuration cannot be read or changed safely: the message names the file."""
+    ERROR_REASON_LOGIN_ELSEWHERE: _ErrorReason.ValueType  # 1056
+    """Flower's own login is not offered here: use `syftmesh login --flwr`."""
+    ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 1057
+    """The token is none of a page of this list: begin anew without one."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason are the values of ErrorInfo.reason, without the prefix. Each range of a hundred numbers belongs to one
@@ -1293,4 +1411,122 @@ ERROR_REASON_RECOVERY_FILE_UNUSABLE: ErrorReason.ValueType  # 924
 """The recovery phrase cannot be written to the file named: name another one."""
 ERROR_REASON_CLIENT_CLOSED: ErrorReason.ValueType  # 925
 """A client was closed, or is opened a second time: connect again."""
+ERROR_REASON_RUN_INVALID: ErrorReason.ValueType  # 1000
+"""==== 1000-1099: Federated runs.
+A field of a run or proposal makes no run: metadata `field` names it.
+"""
+ERROR_REASON_RUN_UNKNOWN: ErrorReason.ValueType  # 1001
+"""There is no such run, or the caller has no part in it."""
+ERROR_REASON_RUN_CHANGED: ErrorReason.ValueType  # 1002
+"""The run was proposed with other terms before, or the hub keeps another bundle than was sent."""
+ERROR_REASON_RUN_FAILED: ErrorReason.ValueType  # 1003
+"""The demo's run did not succeed: the message says why."""
+ERROR_REASON_RUN_LOST: ErrorReason.ValueType  # 1004
+"""Flower's SuperLink does not know the run any more."""
+ERROR_REASON_RUN_NOT_FINAL: ErrorReason.ValueType  # 1005
+"""The run was not over in the time that was waited: wait longer, or watch it."""
+ERROR_REASON_RUN_KEYS_MISSING: ErrorReason.ValueType  # 1006
+"""This machine has no keys of the run: it was created by another device."""
+ERROR_REASON_RUN_KEYS_DAMAGED: ErrorReason.ValueType  # 1007
+"""The keys of the run are damaged: start a new run."""
+ERROR_REASON_TOO_MANY_RUNS: ErrorReason.ValueType  # 1008
+"""Too many runs of the caller are under way: wait for one to end, or cancel one."""
+ERROR_REASON_BUNDLE_INVALID: ErrorReason.ValueType  # 1009
+"""The bytes are no bundle of a Flower app with both components: the message says what is wrong."""
+ERROR_REASON_BUNDLE_TOO_LARGE: ErrorReason.ValueType  # 1010
+"""The app bundle is larger than is taken."""
+ERROR_REASON_BUNDLE_CHANGED: ErrorReason.ValueType  # 1011
+"""The bundle at the site is not the one that was proposed."""
+ERROR_REASON_CONFIG_INVALID: ErrorReason.ValueType  # 1012
+"""The app has no such setting, or one of another type: metadata `key`."""
+ERROR_REASON_APPROVAL_MISSING: ErrorReason.ValueType  # 1013
+"""Not enough sites have approved the run yet."""
+ERROR_REASON_NOT_APPROVED: ErrorReason.ValueType  # 1014
+"""The run is not approved at this site: metadata `state`."""
+ERROR_REASON_NOT_A_MEMBER: ErrorReason.ValueType  # 1015
+"""The site takes part in no run now."""
+ERROR_REASON_NOT_THE_AGGREGATOR: ErrorReason.ValueType  # 1016
+"""Only the aggregator of the run may do that."""
+ERROR_REASON_NODE_FOREIGN: ErrorReason.ValueType  # 1017
+"""The SuperNode or run is not this site's."""
+ERROR_REASON_NODE_UNKNOWN: ErrorReason.ValueType  # 1018
+"""The app sends to a node that is no site of the run."""
+ERROR_REASON_TASK_FOREIGN: ErrorReason.ValueType  # 1019
+"""The task token is none of this run, or somebody else's."""
+ERROR_REASON_TASK_TAKEN: ErrorReason.ValueType  # 1020
+"""Another process of the aggregator has the run's task."""
+ERROR_REASON_TASK_LOST: ErrorReason.ValueType  # 1021
+"""The hub does not take the run's messages any more."""
+ERROR_REASON_TASK_KIND_UNKNOWN: ErrorReason.ValueType  # 1022
+"""A task is one of train, evaluate and query."""
+ERROR_REASON_TASKS_EXHAUSTED: ErrorReason.ValueType  # 1023
+"""All tasks that the owner approved have run: start a new run."""
+ERROR_REASON_REPORT_INVALID: ErrorReason.ValueType  # 1024
+"""The report names a site that is none of the run's, or is too large."""
+ERROR_REASON_SUPERLINK_AWAY: ErrorReason.ValueType  # 1025
+"""Flower's SuperLink does not answer now: try again in a moment."""
+ERROR_REASON_AGGREGATOR_AWAY: ErrorReason.ValueType  # 1026
+"""The run's aggregator was not heard for a while; the run waits."""
+ERROR_REASON_AGGREGATOR_LOST: ErrorReason.ValueType  # 1027
+"""The run's aggregator was not heard for too long; the run has ended."""
+ERROR_REASON_TOO_FEW_SITES: ErrorReason.ValueType  # 1028
+"""Fewer sites can take part, or have answered, than the run needs: the message names the others."""
+ERROR_REASON_TOO_FEW_CONNECTED: ErrorReason.ValueType  # 1029
+"""Fewer sites are connected than the run needs; it waits."""
+ERROR_REASON_SITES_DROPPED_OUT: ErrorReason.ValueType  # 1030
+"""The run finished without some of its sites: the message names them."""
+ERROR_REASON_NO_RESULTS: ErrorReason.ValueType  # 1031
+"""No site gave an update."""
+ERROR_REASON_NO_ANSWER: ErrorReason.ValueType  # 1032
+"""The site did not answer in the phase."""
+ERROR_REASON_SERVER_APP_FAILED: ErrorReason.ValueType  # 1033
+"""Flower says that the ServerApp failed."""
+ERROR_REASON_APP_NOT_LOADED: ErrorReason.ValueType  # 1034
+"""The app could not be loaded: its log, at the site or the aggregator, says why."""
+ERROR_REASON_APP_RAISED: ErrorReason.ValueType  # 1035
+"""The app raised an error: its log, at the site or the aggregator, says which."""
+ERROR_REASON_APP_ANSWERED_ERROR: ErrorReason.ValueType  # 1036
+"""The ClientApp answered with an error of its own."""
+ERROR_REASON_APP_ENDED: ErrorReason.ValueType  # 1037
+"""The app's process ended by itself."""
+ERROR_REASON_APP_TIMEOUT: ErrorReason.ValueType  # 1038
+"""The app did not answer within the time of its task."""
+ERROR_REASON_APP_GARBLED: ErrorReason.ValueType  # 1039
+"""The app's process answered something that is no answer."""
+ERROR_REASON_WITHDRAWN: ErrorReason.ValueType  # 1040
+"""The site left the run, or the run ended, while the task was at work."""
+ERROR_REASON_UPDATE_SCHEMA: ErrorReason.ValueType  # 1041
+"""The answer has another form than its task allows; nothing of it has left the site."""
+ERROR_REASON_UPDATE_TOO_LARGE: ErrorReason.ValueType  # 1042
+"""The answer is larger than the owner allows; nothing of it has left the site."""
+ERROR_REASON_UPDATE_NOT_FINITE: ErrorReason.ValueType  # 1043
+"""The answer has values that are no numbers; nothing of it has left the site."""
+ERROR_REASON_UPDATE_MALFORMED: ErrorReason.ValueType  # 1044
+"""The content is not what it says it is."""
+ERROR_REASON_UPDATE_NOT_SEALED: ErrorReason.ValueType  # 1045
+"""A message of the run is not sealed, so it was not taken."""
+ERROR_REASON_UPDATE_UNREADABLE: ErrorReason.ValueType  # 1046
+"""A message of the run does not open with the run's key, or was there before."""
+ERROR_REASON_METRICS_TOO_MANY: ErrorReason.ValueType  # 1047
+"""The answer has more numbers in its metrics than the owner allows."""
+ERROR_REASON_METRIC_NAME_INVALID: ErrorReason.ValueType  # 1048
+"""A metric of the answer has a name of another form than is let through."""
+ERROR_REASON_ROWS_TOO_FEW: ErrorReason.ValueType  # 1049
+"""The dataset has fewer rows than the owner demands for any answer."""
+ERROR_REASON_LIMITS_INVALID: ErrorReason.ValueType  # 1050
+"""A limit of the egress gate is negative or no number."""
+ERROR_REASON_CHECKPOINT_INVALID: ErrorReason.ValueType  # 1051
+"""The bytes are no checkpoint of a run."""
+ERROR_REASON_ARTIFACTS_MISSING: ErrorReason.ValueType  # 1052
+"""The run has left no results (yet)."""
+ERROR_REASON_ARTIFACT_CHANGED: ErrorReason.ValueType  # 1053
+"""A result is not the one that the aggregator wrote."""
+ERROR_REASON_FLOWER_MISSING: ErrorReason.ValueType  # 1054
+"""Flower's programs are not installed in this environment."""
+ERROR_REASON_FLOWER_CONFIG_UNUSABLE: ErrorReason.ValueType  # 1055
+"""Flower's own configuration cannot be read or changed safely: the message names the file."""
+ERROR_REASON_LOGIN_ELSEWHERE: ErrorReason.ValueType  # 1056
+"""Flower's own login is not offered here: use `syftmesh login --flwr`."""
+ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 1057
+"""The token is none of a page of this list: begin anew without one."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

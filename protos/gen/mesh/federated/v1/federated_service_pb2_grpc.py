@@ -104,6 +104,7 @@ class FederationServiceServicer:
         * INVALID_ARGUMENT (RUN_INVALID): sites, dataset, rounds, minimum or deadline make no run; metadata `field`.
         * INVALID_ARGUMENT (BUNDLE_INVALID): the app bundle is none, or lacks a component; the message says what.
         * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the bundle has more than 4 MiB.
+        * RESOURCE_EXHAUSTED (TOO_MANY_RUNS): too many runs of the caller are under way.
         * UNAVAILABLE (SUPERLINK_AWAY): Flower's SuperLink does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -41,6 +41,7 @@ class FederationServiceStub:
     * INVALID_ARGUMENT (RUN_INVALID): sites, dataset, rounds, minimum or deadline make no run; metadata `field`.
     * INVALID_ARGUMENT (BUNDLE_INVALID): the app bundle is none, or lacks a component; the message says what.
     * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the bundle has more than 4 MiB.
+    * RESOURCE_EXHAUSTED (TOO_MANY_RUNS): too many runs of the caller are under way.
     * UNAVAILABLE (SUPERLINK_AWAY): Flower's SuperLink does not answer.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_federated_service_pb2.GetRunRequest, _federated_service_pb2.GetRunResponse]
@@ -118,6 +119,7 @@ class FederationServiceAsyncStub(FederationServiceStub):
     * INVALID_ARGUMENT (RUN_INVALID): sites, dataset, rounds, minimum or deadline make no run; metadata `field`.
     * INVALID_ARGUMENT (BUNDLE_INVALID): the app bundle is none, or lacks a component; the message says what.
     * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the bundle has more than 4 MiB.
+    * RESOURCE_EXHAUSTED (TOO_MANY_RUNS): too many runs of the caller are under way.
     * UNAVAILABLE (SUPERLINK_AWAY): Flower's SuperLink does not answer.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_federated_service_pb2.GetRunRequest, _federated_service_pb2.GetRunResponse]  # type: ignore[assignment]
@@ -198,6 +200,7 @@ class FederationServiceServicer(metaclass=_abc_1.ABCMeta):
         * INVALID_ARGUMENT (RUN_INVALID): sites, dataset, rounds, minimum or deadline make no run; metadata `field`.
         * INVALID_ARGUMENT (BUNDLE_INVALID): the app bundle is none, or lacks a component; the message says what.
         * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the bundle has more than 4 MiB.
+        * RESOURCE_EXHAUSTED (TOO_MANY_RUNS): too many runs of the caller are under way.
         * UNAVAILABLE (SUPERLINK_AWAY): Flower's SuperLink does not answer.
         """
 

@@ -97,6 +97,8 @@ class SiteRunServiceServicer:
         """GetProposalCode gives the files of the app bundle that was proposed.
         Errors:
         * NOT_FOUND (RUN_UNKNOWN): no such run was proposed here.
+        * DATA_LOSS (BUNDLE_CHANGED): the bundle on this machine is not the one that was proposed.
+        * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the files are larger than one answer can be.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

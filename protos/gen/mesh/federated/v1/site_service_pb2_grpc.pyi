@@ -46,6 +46,8 @@ class SiteRunServiceStub:
     """GetProposalCode gives the files of the app bundle that was proposed.
     Errors:
     * NOT_FOUND (RUN_UNKNOWN): no such run was proposed here.
+    * DATA_LOSS (BUNDLE_CHANGED): the bundle on this machine is not the one that was proposed.
+    * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the files are larger than one answer can be.
     """
     ApproveProposal: _grpc.UnaryUnaryMultiCallable[_site_service_pb2.ApproveProposalRequest, _site_service_pb2.ApproveProposalResponse]
     """ApproveProposal takes an approval signed by one of the owner's devices; tasks may run from then on.
@@ -92,6 +94,8 @@ class SiteRunServiceAsyncStub(SiteRunServiceStub):
     """GetProposalCode gives the files of the app bundle that was proposed.
     Errors:
     * NOT_FOUND (RUN_UNKNOWN): no such run was proposed here.
+    * DATA_LOSS (BUNDLE_CHANGED): the bundle on this machine is not the one that was proposed.
+    * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the files are larger than one answer can be.
     """
     ApproveProposal: _aio.UnaryUnaryMultiCallable[_site_service_pb2.ApproveProposalRequest, _site_service_pb2.ApproveProposalResponse]  # type: ignore[assignment]
     """ApproveProposal takes an approval signed by one of the owner's devices; tasks may run from then on.
@@ -153,6 +157,8 @@ class SiteRunServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetProposalCode gives the files of the app bundle that was proposed.
         Errors:
         * NOT_FOUND (RUN_UNKNOWN): no such run was proposed here.
+        * DATA_LOSS (BUNDLE_CHANGED): the bundle on this machine is not the one that was proposed.
+        * RESOURCE_EXHAUSTED (BUNDLE_TOO_LARGE): the files are larger than one answer can be.
         """
 
     @_abc_1.abstractmethod
