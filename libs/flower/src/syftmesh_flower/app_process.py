@@ -59,7 +59,7 @@ def add_launchers(code: Path) -> None:
     folder = code / LAUNCH_FOLDER
     folder.mkdir()
     source = Path(syftmesh_channel.__file__).parent
-    for name in ("syftmesh_channel.py", "client_app.py", "server_app.py"):
+    for name in ("syftmesh_channel.py", "syftmesh_grid.py", "client_app.py", "server_app.py"):
         shutil.copyfile(source / name, folder / name)
 
 
@@ -80,6 +80,7 @@ class AppProcess:
         # One thread of its own: a pipe that waits must not hold up others.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flower-app")
         self._ends: list[FileIO] = []
+        self._end_reason = "APP_ENDED"
         self.outcome: RunOutcome | None = None
 
     @classmethod
@@ -175,9 +176,10 @@ class AppProcess:
             reason = outcome.reason if outcome is not None else EndReason.ISOLATION_FAILED
             if outcome is not None and outcome.detail:
                 _log.warning("flower.app_ended", reason=reason.value, detail=outcome.detail)
-            raise AppFailure(_ENDS.get(reason, reason.value), is_over=True) from None
+            self._end_reason = _ENDS.get(reason, reason.value)
+            raise AppFailure(self._end_reason, is_over=True) from None
         except RuntimeError:  # its thread was shut down
-            raise AppFailure("APP_ENDED", is_over=True) from None
+            raise AppFailure(self._end_reason, is_over=True) from None
 
 
 def _widen(*descriptors: int) -> None:

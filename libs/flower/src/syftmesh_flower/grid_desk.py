@@ -60,11 +60,12 @@ class RunAborted(Exception):
 
 @dataclass(slots=True)
 class Phase:
-    """Messages that went out together, and what came back."""
+    """Messages that went out together, and what came back; more of one that is `open` may follow one by one."""
 
     kind: str
     round: int
     started_ms: int
+    open: bool = False
     waiting: dict[str, str] = field(default_factory=dict)
     replies: dict[str, pb.SiteReply] = field(default_factory=dict)
 
@@ -132,14 +133,9 @@ class GridDesk:
             RunAborted: The phase before had too few good answers.
         """
         heads: list[dict[str, Any]] = json.loads(parts[0])
-        await self.close_phase()
+        phase = await self._phase_of(heads[0])
         sites = dict(self._nodes())
-        kind = str(heads[0]["type"]).partition(".")[0]
-        if kind == "train":
-            self._round += 1
-        number = int(heads[0].get("round") or 0) or max(self._round, 1)
         messages = await self._off(lambda: self._sealed(heads, parts[1:], sites))
-        self._phase = phase = Phase(kind if kind in _KINDS else "query", number, self._now_ms())
         ids: list[str] = await self._hub(lambda: self._link.push(messages))
         for message_id, message in zip(ids, messages, strict=True):
             node = message.metadata.dst_node_id
@@ -165,7 +161,7 @@ class GridDesk:
                 head["content"] = len(contents)
                 contents.append(content)
             heads.append(head)
-        if self._phase is not None and came and not self._phase.waiting:
+        if self._phase is not None and came and not self._phase.waiting and not self._phase.open:
             await self.close_phase()
         return [json.dumps(heads).encode(), *contents]
 
@@ -187,6 +183,21 @@ class GridDesk:
                 "TOO_FEW_SITES" if good else "NO_RESULTS",
                 f"Round {report.round}: {good} of at least {self._minimum_sites} sites gave an update ({why}).",
             )
+
+    async def _phase_of(self, head: Mapping[str, Any]) -> Phase:
+        """Return the phase under way if a message belongs to it, else a new one, after the report of that."""
+        kind, asked = str(head["type"]).partition(".")[0], int(head.get("round") or 0)
+        kind = kind if kind in _KINDS else "query"
+        joins, phase = bool(head.get("joins")), self._phase
+        if joins and phase is not None and phase.open and (phase.kind, phase.round) == (kind, asked):
+            return phase
+        await self.close_phase()
+        if kind == "train":
+            self._round += 1
+        # Without a number nothing could say that a later message is of another round.
+        phase = Phase(kind, asked or max(self._round, 1), self._now_ms(), open=joins and asked > 0)
+        self._phase = phase
+        return phase
 
     def _sealed(
         self, heads: list[dict[str, Any]], contents: list[bytes], sites: Mapping[int, str]

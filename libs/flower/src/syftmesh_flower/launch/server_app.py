@@ -1,6 +1,7 @@
 """Runs a Flower ServerApp inside the sandbox: its Grid is two pipes to the aggregator, which alone holds keys.
 
-After each round of a strategy the arrays go out as a checkpoint, and what the strategy returns as the result.
+After each round of a strategy the arrays go out as a checkpoint, and what the strategy returns as the result. The
+same holds for the servers and workflows of Flower's older API.
 """
 
 from __future__ import annotations
@@ -9,155 +10,38 @@ import importlib
 import json
 import os
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Message, Metadata, RecordDict
-from flwr.app.error import Error
-from flwr.app.message import make_message
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.node_pb2 import NodeInfo
-from flwr.proto.recorddict_pb2 import RecordDict as Content
+from flwr.app import ArrayRecord, Context, RecordDict
+from flwr.common import Parameters, parameters_to_ndarrays
+from flwr.common.serde import recorddict_to_proto
+from flwr.compat.common.recorddict_compat import arrayrecord_to_parameters
+from flwr.server.history import History
+from flwr.server.server import Server
+from flwr.server.workflow import DefaultWorkflow
+from flwr.server.workflow.constant import MAIN_PARAMS_RECORD
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
-from syftmesh_channel import (
-    CHECKPOINT,
-    DONE,
-    FAILED,
-    NODES,
-    PULL,
-    PUSH,
-    RESULT,
-    Channel,
-    ChannelClosed,
-)
-
-_WAIT_S = 1.0
-"""How long one question for replies may wait at the aggregator."""
-
-_AGGREGATOR_NODE = 1
-
-
-class PipeGrid(Grid):
-    """Flower's Grid over the channel."""
-
-    def __init__(self, channel: Channel, run: Run) -> None:
-        self._channel = channel
-        self._run = run
-
-    def set_run(self, run: Run) -> None:
-        """Do nothing: a process serves one run."""
-
-    @property
-    def run(self) -> Run:
-        """The run."""
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Return a message; deprecated in Flower, as is."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the sites' nodes."""
-        _, (answer,) = self._channel.ask(NODES)
-        nodes: list[int] = json.loads(answer)
-        return nodes
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        """Return the sites' nodes."""
-        return [NodeInfo(node_id=node_id) for node_id in self.get_node_ids()]
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages and return their ids; one content that many share goes once."""
-        heads: list[dict[str, Any]] = []
-        contents: dict[int, bytes] = {}
-        order: list[int] = []
-        kept = list(messages)
-        for message in kept:
-            content, metadata = message.content, message.metadata
-            if id(content) not in contents:
-                contents[id(content)] = recorddict_to_proto(content).SerializeToString()
-                order.append(id(content))
-            heads.append(
-                {
-                    "node": metadata.dst_node_id,
-                    "type": metadata.message_type,
-                    "group": metadata.group_id,
-                    "ttl": metadata.ttl,
-                    "round": _round_of(message),
-                    "content": order.index(id(content)),
-                }
-            )
-        if not heads:
-            return []
-        _, (answer,) = self._channel.ask(
-            PUSH, [json.dumps(heads).encode(), *(contents[key] for key in order)]
-        )
-        ids: list[str] = json.loads(answer)
-        return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies that are there."""
-        return self._pull(list(message_ids), 0.0)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send messages and return what came back until all did or `timeout` seconds were over."""
-        waiting = set(self.push_messages(messages))
-        end = None if timeout is None else time.monotonic() + timeout
-        replies: list[Message] = []
-        while waiting and (end is None or time.monotonic() < end):
-            left = _WAIT_S if end is None else min(_WAIT_S, max(0.0, end - time.monotonic()))
-            came = self._pull(list(waiting), left)
-            replies += came
-            waiting.difference_update(reply.metadata.reply_to_message_id for reply in came)
-        return replies
-
-    def _pull(self, message_ids: list[str], wait_s: float) -> list[Message]:
-        question = json.dumps({"ids": message_ids, "wait_s": wait_s}).encode()
-        _, (heads, *contents) = self._channel.ask(PULL, [question])
-        return [self._message(head, contents) for head in json.loads(heads)]
-
-    def _message(self, head: dict[str, Any], contents: list[bytes]) -> Message:
-        metadata = Metadata(
-            run_id=self._run.run_id,
-            message_id=head["id"],
-            src_node_id=head["node"],
-            dst_node_id=_AGGREGATOR_NODE,
-            reply_to_message_id=head["reply_to"],
-            group_id=head["group"],
-            created_at=time.time(),
-            ttl=head["ttl"],
-            message_type=head["type"],
-        )
-        if "content" not in head:
-            return make_message(metadata=metadata, error=Error(code=head["code"], reason=head["reason"]))
-        content = recorddict_from_proto(Content.FromString(contents[head["content"]]))
-        return make_message(metadata=metadata, content=content)
+from syftmesh_channel import CHECKPOINT, DONE, FAILED, RESULT, Channel, ChannelClosed
+from syftmesh_grid import AGGREGATOR_NODE, PipeGrid, SharedChannel
 
 
 def main() -> int:
     """Run the ServerApp; return the exit code."""
-    channel = Channel.inherited()
-    _, (head,) = channel.receive()
+    pipes = Channel.inherited()
+    _, (head,) = pipes.receive()
+    channel = SharedChannel(pipes)
     setup: dict[str, Any] = json.loads(head)
-    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = setup["run_id"], _AGGREGATOR_NODE, 0
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = setup["run_id"], AGGREGATOR_NODE, 0
     context = Context(
         run_id=setup["run_id"],
-        node_id=_AGGREGATOR_NODE,
+        node_id=AGGREGATOR_NODE,
         node_config={},
         state=RecordDict(),
         run_config=setup["run_config"],
@@ -165,6 +49,8 @@ def main() -> int:
     # What an app writes beside itself is a result.
     os.chdir(os.environ["OUTPUT_DIR"])
     _follow_strategies(channel)
+    _follow_servers(channel)
+    _follow_workflows(channel)
     try:
         app = _load(setup["component"])
     except (Exception, SystemExit):  # noqa: BLE001 - whatever the app does is told by a constant
@@ -199,15 +85,7 @@ def _load(component: str) -> ServerApp:
     return app
 
 
-def _round_of(message: Message) -> int:
-    for record in message.content.config_records.values():
-        value = record.get("server-round")
-        if isinstance(value, int):
-            return value
-    return 0
-
-
-def _follow_strategies(channel: Channel) -> None:
+def _follow_strategies(channel: SharedChannel) -> None:
     original: Callable[..., Any] = Strategy.start
 
     def start(
@@ -222,7 +100,7 @@ def _follow_strategies(channel: Channel) -> None:
     ) -> Any:
         def checkpoint(server_round: int, arrays: Any) -> Any:
             if server_round > 0:
-                channel.send(CHECKPOINT, [json.dumps({"round": server_round}).encode(), _packed(arrays)])
+                _tell_round(channel, server_round, arrays)
             return evaluate_fn(server_round, arrays) if evaluate_fn is not None else None
 
         result = original(
@@ -235,10 +113,70 @@ def _follow_strategies(channel: Channel) -> None:
             evaluate_config=evaluate_config,
             evaluate_fn=checkpoint,
         )
-        channel.send(RESULT, [json.dumps(_metrics(result)).encode(), _packed(result.arrays)])
+        _tell_result(channel, _metrics(result), result.arrays)
         return result
 
     Strategy.start = start  # type: ignore[method-assign]
+
+
+def _follow_servers(channel: SharedChannel) -> None:
+    """Tell what a server of the older API, which a strategy is given to, comes to."""
+    original_round, original = Server.fit_round, Server.fit
+
+    def fit_round(self: Server, server_round: int, timeout: float | None) -> Any:
+        result = original_round(self, server_round, timeout)
+        if result is not None and result[0]:
+            _tell_round(channel, server_round, _arrays(result[0]))
+        return result
+
+    def fit(self: Server, num_rounds: int, timeout: float | None) -> Any:
+        result = original(self, num_rounds, timeout)
+        _tell_result(channel, _history(result[0]), _arrays(self.parameters))
+        return result
+
+    Server.fit_round = fit_round  # type: ignore[method-assign]
+    Server.fit = fit  # type: ignore[method-assign]
+
+
+def _follow_workflows(channel: SharedChannel) -> None:
+    original: Callable[..., None] = DefaultWorkflow.__call__
+
+    def call(self: DefaultWorkflow, grid: Grid, context: Any) -> None:
+        inner, rounds = self.fit_workflow, iter(range(1, sys.maxsize))
+
+        def fit(grid: Grid, context: Any) -> None:
+            inner(grid, context)
+            _tell_round(channel, next(rounds), _main_arrays(context))
+
+        self.fit_workflow = fit
+        try:
+            original(self, grid, context)
+        finally:
+            self.fit_workflow = inner
+        _tell_result(channel, _history(context.history), _main_arrays(context))
+
+    DefaultWorkflow.__call__ = call  # type: ignore[method-assign]
+
+
+def _tell_round(channel: SharedChannel, number: int, arrays: ArrayRecord | None) -> None:
+    channel.send(CHECKPOINT, [json.dumps({"round": number}).encode(), _packed(arrays)])
+
+
+def _tell_result(channel: SharedChannel, metrics: dict[str, Any], arrays: ArrayRecord | None) -> None:
+    channel.send(RESULT, [json.dumps(metrics).encode(), _packed(arrays)])
+
+
+def _main_arrays(context: Any) -> ArrayRecord | None:
+    record = context.state.array_records[MAIN_PARAMS_RECORD]
+    return _arrays(arrayrecord_to_parameters(record, keep_input=True))
+
+
+def _arrays(parameters: Parameters) -> ArrayRecord | None:
+    """Return parameters of the older API with their types and shapes; None where they are no arrays."""
+    try:
+        return ArrayRecord(parameters_to_ndarrays(parameters))
+    except (ValueError, EOFError, OSError):  # a strategy may keep what it likes in them, such as trees
+        return None
 
 
 def _packed(arrays: Any) -> bytes:
@@ -252,6 +190,26 @@ def _metrics(result: Any) -> dict[str, Any]:
         name: {str(number): dict(record) for number, record in getattr(result, name).items()}
         for name in names
     }
+
+
+def _history(history: History) -> dict[str, Any]:
+    return {
+        "train_metrics_clientapp": _by_round(history.metrics_distributed_fit, ()),
+        "evaluate_metrics_clientapp": _by_round(history.metrics_distributed, history.losses_distributed),
+        "evaluate_metrics_serverapp": _by_round(history.metrics_centralized, history.losses_centralized),
+    }
+
+
+def _by_round(
+    metrics: Mapping[str, Iterable[tuple[int, Any]]], losses: Iterable[tuple[int, Any]]
+) -> dict[str, dict[str, Any]]:
+    rounds: dict[str, dict[str, Any]] = defaultdict(dict)
+    for name, values in {"loss": losses, **metrics}.items():
+        for number, value in values:
+            plain = value.item() if hasattr(value, "item") else value
+            if isinstance(plain, bool | int | float | str):
+                rounds[str(number)][name] = plain
+    return rounds
 
 
 if __name__ == "__main__":
