@@ -6,15 +6,18 @@ same holds for the servers and workflows of Flower's older API.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from flwr.app import ArrayRecord, Context, RecordDict
 from flwr.common import Parameters, parameters_to_ndarrays
@@ -31,9 +34,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from syftmesh_channel import CHECKPOINT, DONE, FAILED, RESULT, Channel, ChannelClosed
 from syftmesh_grid import AGGREGATOR_NODE, PipeGrid, SharedChannel
 
+_SET_PARENT_DEATH_SIGNAL: Final = 1
+
 
 def main() -> int:
     """Run the ServerApp; return the exit code."""
+    _end_with_parent()
     pipes = Channel.inherited()
     _, (head,) = pipes.receive()
     channel = SharedChannel(pipes)
@@ -68,6 +74,15 @@ def main() -> int:
     sys.stdout.flush()
     channel.send(DONE)
     return 0
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process with the aggregator, also one that never looks at its pipes.
+
+    prctl(2), PR_SET_PDEATHSIG; a system without it has the closed pipes alone.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
 def _run(setup: dict[str, Any]) -> Run:
