@@ -80,7 +80,7 @@ class AppProcess:
         # One thread of its own: a pipe that waits must not hold up others.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="flower-app")
         self._ends: list[FileIO] = []
-        self._end_reason = "APP_ENDED"
+        self._end: EndReason = EndReason.OK
         self.outcome: RunOutcome | None = None
 
     @classmethod
@@ -176,10 +176,10 @@ class AppProcess:
             reason = outcome.reason if outcome is not None else EndReason.ISOLATION_FAILED
             if outcome is not None and outcome.detail:
                 _log.warning("flower.app_ended", reason=reason.value, detail=outcome.detail)
-            self._end_reason = _ENDS.get(reason, reason.value)
-            raise AppFailure(self._end_reason, is_over=True) from None
+            self._end = reason
+            raise AppFailure(_ENDS.get(reason, reason.value), is_over=True) from None
         except RuntimeError:  # its thread was shut down
-            raise AppFailure(self._end_reason, is_over=True) from None
+            raise AppFailure(_ENDS.get(self._end, self._end.value), is_over=True) from None
 
 
 def _widen(*descriptors: int) -> None:
