@@ -10,10 +10,10 @@ import httpx
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import Unavailable
+from syftmesh_kit.http_server import HttpServer
 
 from syftmesh_gateway.adapters.flower_proxy import FlowerProxy
 from syftmesh_gateway.adapters.forwarder import Forwarder, ForwardServer
-from syftmesh_gateway.adapters.http_server import HttpServer
 from syftmesh_gateway.adapters.object_proxy import ObjectProxy
 from syftmesh_gateway.adapters.probe import Probe
 from syftmesh_gateway.domain.host import host_rule

@@ -13,11 +13,11 @@ from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import InvalidInput, MeshError, Unavailable
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.caller import Caller
+from syftmesh_kit.http_server import HttpServer
 from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
 from syftmesh_kit.token import TokenVerifier
 
 from syftmesh_superlink.adapters import state_files
-from syftmesh_superlink.adapters.http_server import HttpServer
 from syftmesh_superlink.adapters.kv_runs import KvRuns
 from syftmesh_superlink.adapters.state_files import BundleFiles, MemberFiles, NodeBook
 from syftmesh_superlink.adapters.superlink import SuperLink

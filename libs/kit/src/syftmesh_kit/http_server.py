@@ -1,4 +1,7 @@
-"""uvicorn inside our own event loop: no signal handlers, no lifespan, a socket that we bound."""
+"""uvicorn inside our own event loop: no signal handlers, no lifespan, a socket that we bound.
+
+Only services that bring starlette and uvicorn import this; the others need neither.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,8 @@ class HttpServer:
             Unavailable: It cannot be bound (PORT_IN_USE).
         """
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        bound = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sends at once (TCP_NODELAY) only on sockets that name their protocol; others may wait 40 ms.
+        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((self._host, self._wanted_port))
