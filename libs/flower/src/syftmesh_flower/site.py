@@ -38,6 +38,7 @@ from syftmesh_flower.envelope import (
     unreadable,
 )
 from syftmesh_flower.gate import GateLimits, Kind, check_update
+from syftmesh_flower.heap import give_back
 from syftmesh_flower.launch.syftmesh_channel import READY, REPLY, TASK
 from syftmesh_flower.seal import TO_AGGREGATOR, TO_SITE, RunKey, open_content, seal_content
 from syftmesh_flower.transfer import Headers, RuntimeLink, executor_headers
@@ -361,6 +362,7 @@ class SiteExecutor:
         if outcome is not None:
             with suppress(MeshError):
                 self._approvals.keep_log(run_id, outcome)
+        await self._off(give_back)
 
     async def _beat(self, link: RuntimeLink) -> None:
         while True:
