@@ -7,7 +7,6 @@ do not count, one of each side and model, are those in which memory is looked at
 from __future__ import annotations
 
 import asyncio
-import itertools
 import statistics
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -22,6 +21,8 @@ from bench.measure import Row, Target, alone, compared
 ROUNDS: Final = 4
 SMALL_RATIO, LARGE_RATIO, FIRST_S = 1.0, 1.5, 15.0
 STOCK: Final = "stock Flower"
+IDLE_S: Final = 20.0
+"""A run's sites are told of its end, and give memory back, a moment after the aggregator knows."""
 _LOOK_S: Final = 0.5
 
 
@@ -32,6 +33,8 @@ async def rounds(folder: Path, count: int) -> list[Row]:
         before = ours.memory()["mesh"]
         small = await _model(stock, ours, SMALL, Target(SMALL_RATIO), count)
         large = await _model(stock, ours, LARGE, Target(LARGE_RATIO), count)
+        await asyncio.sleep(IDLE_S)
+        after = ours.memory()["mesh"]
     return [
         *small.rows(),
         *large.rows(),
@@ -41,7 +44,7 @@ async def rounds(folder: Path, count: int) -> list[Row]:
         alone("memory of the mesh before any run", "MB", [before], None),
         alone("memory of the mesh after each run, 1 KB", "MB", small.mesh_mb, None),
         alone("memory of the mesh after each run, 50 MB", "MB", large.mesh_mb, None),
-        *grown(large.mesh_mb),
+        alone(f"memory of the mesh {IDLE_S:g} s after the last run", "MB", [after], None),
     ]
 
 
@@ -76,13 +79,6 @@ class Found:
         """Return the rows of memory: parts that both have beside each other, then our own."""
         ours, stock = self.our_peaks.mb, self.stock_peaks.mb
         return [*_shared(self.model, ours, stock), *_single(self.model, ours, stock)]
-
-
-def grown(mesh_mb: list[float]) -> list[Row]:
-    """Return by how much the mesh grew from run to run, once warm: the first two runs are left out."""
-    warm = mesh_mb[2:]
-    steps = [later - earlier for earlier, later in itertools.pairwise(warm)]
-    return [alone("growth of the mesh per run, 50 MB", "MB", steps, None)] if steps else []
 
 
 async def _model(stock: Stock, ours: Ours, model: Model, target: Target, count: int) -> Found:
