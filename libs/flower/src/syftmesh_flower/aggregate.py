@@ -27,6 +27,7 @@ from syftmesh_core.errors import (
 )
 from syftmesh_executor.port import Executor
 
+from syftmesh_flower.artifact import load_result
 from syftmesh_flower.bundle import Bundle, build_bundle, fused_config, read_bundle
 from syftmesh_flower.run_folder import RunFolder, safe_name
 from syftmesh_flower.run_follower import FINAL_STATES, RunFollower, RunListener
@@ -209,12 +210,7 @@ class Aggregator:
             data = RunFolder.of(self._folder, run_id).result(artifact.name)
             if data is not None and hashlib.sha256(data).hexdigest() == artifact.sha256:
                 return data
-        content = await self.node.files.read(artifact.path)
-        if hashlib.sha256(content.data).hexdigest() != artifact.sha256:
-            raise IntegrityFailure(
-                f"The result {artifact.name} is not the one that was written.", reason="ARTIFACT_CHANGED"
-            )
-        return content.data
+        return await load_result(self.node.files, artifact)
 
     async def _ask_sites(self, run: pb.Run, bundle: bytes) -> pb.Run:
         folder = RunFolder.of(self._folder, run.run_id)

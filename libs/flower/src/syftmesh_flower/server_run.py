@@ -22,6 +22,7 @@ from syftmesh_core.errors import MeshError
 from syftmesh_executor.port import MIB, Limits, RunOutcome, RunSpec
 
 from syftmesh_flower.app_process import SERVER_LAUNCHER, AppFailure, AppProcess, add_launchers
+from syftmesh_flower.artifact import store_result
 from syftmesh_flower.bundle import Bundle, extract_bundle, fused_config, read_bundle
 from syftmesh_flower.checkpoint import write_checkpoint
 from syftmesh_flower.envelope import parse_content
@@ -276,13 +277,10 @@ class ServerRun:
     async def _upload(self, name: str, data: bytes) -> None:
         path = f"{self._node.principal}/app_data/fl/runs/{self.run_id}/{name}"
         try:
-            await self._node.files.write(path, data)
+            artifact = await store_result(self._node.files, name, path, data)
         except MeshError as error:
             _log.warning("flower.result_not_uploaded", run_id=self.run_id, name=name, reason=error.reason)
             return
-        artifact = pb.Artifact(
-            name=name, path=path, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data)
-        )
         await self._aggregator.report(rpc.ReportRoundRequest(run_id=self.run_id, artifacts=[artifact]))
 
     async def _keep_output(self, outcome: RunOutcome | None) -> None:

@@ -13,9 +13,8 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import httpx
 import structlog
@@ -24,7 +23,7 @@ from flwr.app.message import make_message
 from flwr.common.serde import recorddict_to_proto
 from flwr.proto.runtime_pb2 import AcquireTaskResponse, PullTaskInputResponse
 from syftmesh_core.errors import MeshError
-from syftmesh_executor.port import Executor, Limits, RunOutcome, RunSpec
+from syftmesh_executor.port import Executor, Limits, RunSpec
 
 from syftmesh_flower.app_process import CLIENT_LAUNCHER, AppFailure, AppProcess, add_launchers
 from syftmesh_flower.bundle import Bundle, extract_bundle, fused_config, read_bundle
@@ -37,10 +36,11 @@ from syftmesh_flower.envelope import (
     unpack_plain,
     unreadable,
 )
-from syftmesh_flower.gate import GateLimits, Kind, check_update
+from syftmesh_flower.gate import Kind, check_update
+from syftmesh_flower.grant import Approvals, Grant
 from syftmesh_flower.heap import give_back
 from syftmesh_flower.launch.syftmesh_channel import READY, REPLY, TASK
-from syftmesh_flower.seal import TO_AGGREGATOR, TO_SITE, RunKey, open_content, seal_content
+from syftmesh_flower.seal import TO_AGGREGATOR, TO_SITE, open_content, seal_content
 from syftmesh_flower.transfer import Headers, RuntimeLink, executor_headers
 
 SITE_ERROR_CODE: Final = 200
@@ -62,62 +62,6 @@ _WORDS: Final[Mapping[bytes, str]] = {
 
 T = TypeVar("T")
 _log: Any = structlog.get_logger("syftmesh.flower.site")
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What the owner's approval lets a task have.
-
-    Attributes:
-        run_id: The run.
-        app_digest: SHA-256 of the bundle, hex.
-        bundle: File of the approved bundle.
-        data: Folder of the approved version of the dataset.
-        dataset: Its name.
-        rows: Its number of rows.
-        aggregator: Who proposed the run.
-        run_config: The approved overrides of the app's configuration.
-        run_key: Secret of run and site.
-        limits: What the gate lets through.
-        partition: Number of this site in the run.
-        partitions: Number of sites asked.
-        task_s: Seconds that one task may take.
-    """
-
-    run_id: str
-    app_digest: str
-    bundle: Path
-    data: Path
-    dataset: str
-    rows: int
-    aggregator: str
-    run_config: Mapping[str, object]
-    run_key: RunKey
-    limits: GateLimits
-    partition: int
-    partitions: int
-    task_s: float
-
-
-class Approvals(Protocol):
-    """The site's decisions, as the executor needs them."""
-
-    async def authorise(self, run_id: str, app_digest: str, kind: str) -> Grant:
-        """Return what one more task of that kind may have.
-
-        Raises:
-            MeshError: RUN_UNKNOWN, NOT_APPROVED, APPROVAL_MISMATCH, APPROVAL_EXPIRED, DATASET_CHANGED,
-                TASKS_EXHAUSTED.
-        """
-        ...
-
-    def record_task(self, run_id: str, kind: str, reason: str, sent_bytes: int) -> None:
-        """Count and audit a task: `reason` is empty when its answer left the site."""
-        ...
-
-    def keep_log(self, run_id: str, outcome: RunOutcome) -> None:
-        """Keep what an app printed, for the owner."""
-        ...
 
 
 class SiteExecutor:

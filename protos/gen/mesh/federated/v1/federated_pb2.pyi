@@ -344,7 +344,9 @@ class Artifact(_message.Message):
     name: _builtins.str
     """name is its name among the run's, such as "checkpoints/round-1.safetensors"."""
     path: _builtins.str
-    """path is the file in the aggregator's datasite, as owner/path."""
+    """path is the file in the aggregator's datasite, as owner/path; more than 12 MiB lie in parts of that size, path.000,
+    path.001 and so on.
+    """
     sha256: _builtins.str
     """sha256 is the digest of its plain bytes, hex."""
     size_bytes: _builtins.int

@@ -16,7 +16,8 @@ from syftmesh_runner.domain.approved_run import ApprovedRuns
 from syftmesh_runner.domain.super_node import RuntimeApi, SuperNodeNeed
 
 if TYPE_CHECKING:
-    from syftmesh_flower.site import Grant, SiteExecutor
+    from syftmesh_flower.grant import Grant
+    from syftmesh_flower.site import SiteExecutor
 
 RUN_S: Final = 30 * 86_400.0
 """Longest life of an app's process: proposals do not live longer either."""
@@ -126,8 +127,8 @@ class _Approvals:
 
     async def authorise(self, run_id: str, app_digest: str, kind: str) -> Grant:
         from syftmesh_flower.gate import GateLimits
+        from syftmesh_flower.grant import Grant
         from syftmesh_flower.seal import RunKey
-        from syftmesh_flower.site import Grant
 
         held = await self._approved.authorise(run_id, app_digest, self._clock.now_ms(), kind=kind)
         limits = held.limits
