@@ -17,7 +17,7 @@ from bench.child import ChildFailed, end, program, wait_line
 from bench.measure import Row, alone
 
 SITES: Final = "alice@hospital.example,bob@clinic.example"
-UP_S, STOP_S, DEMO_S, PSS_MB = 6.0, 5.0, 30.0, 700.0
+UP_S, STOP_S, DEMO_S, PSS_MB = 6.0, 5.0, 90.0, 700.0
 IDLE_S: Final = 5.0
 """The runners probe their sandboxes meanwhile."""
 DEMO_TIMEOUT_S: Final = 300.0
