@@ -28,7 +28,7 @@ with warnings.catch_warnings():
         InnerHeader,
         pack_plain,
         parse_content,
-        sealed_content,
+        sealed_contents,
         sealed_parts,
         unpack_plain,
     )
@@ -139,7 +139,7 @@ class Sites:
             direction=TO_AGGREGATOR,
             context=message_id.encode(),
         )
-        return sealed_content(sealed.ciphertext, sealed.wraps[site])
+        return sealed_contents(sealed.ciphertext, sealed.wraps)[site]
 
 
 def partition_of(node: int) -> int:

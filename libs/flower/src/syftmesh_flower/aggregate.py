@@ -121,7 +121,7 @@ class Aggregator:
         wanted = pb.Run(
             sites=plan.sites,
             dataset=plan.dataset,
-            rounds=_rounds(bundle, overrides, plan),
+            rounds=_rounds(fused_config(bundle, overrides), plan),
             minimum_sites=plan.minimum_sites or len(plan.sites),
             run_config_json=canonical_json(overrides).decode(),
             purpose=plan.purpose.strip() or NO_PURPOSE,
@@ -261,23 +261,19 @@ class Aggregator:
 
     async def _acquire(self, follower: RunFollower) -> str | None:
         """Return the task token once the hub gives it; None when the run is final before."""
-        while True:
-            run = follower.run
-            if run is not None and run.state in FINAL_STATES:
-                return None
+        while not follower.is_final:
             try:
                 answer = await self._stub.AcquireServerTask(
                     rpc.AcquireServerTaskRequest(run_id=follower.run_id)
                 )
                 return answer.task_token
-            except (WrongState, Unavailable) as error:
-                if error.reason not in (
-                    "APPROVAL_MISSING",
-                    "SUPERLINK_AWAY",
-                    "WRONG_STATE",
-                ) and not isinstance(error, Unavailable):
+            except Unavailable as error:
+                _log.info("flower.task_awaited", run_id=follower.run_id, reason=error.reason)
+            except WrongState as error:
+                if error.reason not in ("APPROVAL_MISSING", "WRONG_STATE"):
                     raise
             await follower.changed(_ASK_AGAIN_S)
+        return None
 
 
 def _overrides(bundle: Bundle, plan: RunPlan) -> dict[str, object]:
@@ -291,12 +287,11 @@ def _overrides(bundle: Bundle, plan: RunPlan) -> dict[str, object]:
                 metadata={"field": ROUNDS_KEY},
             )
         overrides[ROUNDS_KEY] = plan.rounds
-    fused_config(bundle, overrides)
     return overrides
 
 
-def _rounds(bundle: Bundle, overrides: Mapping[str, object], plan: RunPlan) -> int:
-    value = fused_config(bundle, overrides).get(ROUNDS_KEY)
+def _rounds(config: Mapping[str, object], plan: RunPlan) -> int:
+    value = config.get(ROUNDS_KEY)
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     return plan.rounds or 1

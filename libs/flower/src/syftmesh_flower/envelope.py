@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.common.serde import recorddict_from_proto
 from flwr.proto.recorddict_pb2 import RecordDict as Content
 from google.protobuf.message import DecodeError
 from syftmesh_core.errors import IntegrityFailure
+
+from syftmesh_flower.seal import Direction, RunKey, open_content
 
 BODY_RECORD: Final = "syftmesh.body"
 KEY_RECORD: Final = "syftmesh.key"
@@ -61,13 +63,7 @@ def unpack_plain(plain: bytes) -> tuple[InnerHeader, bytes]:
     return InnerHeader(str(message_type), str(group_id), sequence), plain[2 + size :]
 
 
-def sealed_content(ciphertext: bytes, wrap: bytes) -> RecordDict:
-    """Return the content of a message that carries `ciphertext`, for the site whose `wrap` it is."""
-    body = Array(dtype="uint8", shape=(len(ciphertext),), stype=SEALED_TYPE, data=ciphertext)
-    return RecordDict({BODY_RECORD: ArrayRecord({"body": body}), KEY_RECORD: ConfigRecord({"wrap": wrap})})
-
-
-def shared_contents(ciphertext: bytes, wraps: Mapping[str, bytes]) -> dict[str, RecordDict]:
+def sealed_contents(ciphertext: bytes, wraps: Mapping[str, bytes]) -> dict[str, RecordDict]:
     """Return one content per site; all share the array, which therefore goes to the SuperLink once."""
     body = ArrayRecord(
         {"body": Array(dtype="uint8", shape=(len(ciphertext),), stype=SEALED_TYPE, data=ciphertext)}
@@ -96,6 +92,32 @@ def sealed_parts(content: RecordDict) -> tuple[bytes, bytes]:
             "A message of the run is not sealed, so it was not taken.", reason="UPDATE_NOT_SEALED"
         ) from error
     return array.data, wrap
+
+
+def open_message(
+    message: Message, key: RunKey, *, run_id: str, direction: Direction, site: str, context: bytes
+) -> tuple[InnerHeader, bytes]:
+    """Return header and content of a sealed message, whose envelope says the same as its header.
+
+    Args:
+        message: As received.
+        key: The secret of run and site.
+        run_id: The run that it has to be of.
+        direction: The direction that it has to have.
+        site: The site that it has to be for or from.
+        context: What it has to belong to.
+
+    Raises:
+        IntegrityFailure: UPDATE_NOT_SEALED, UPDATE_UNREADABLE.
+    """
+    ciphertext, wrap = sealed_parts(message.content)
+    plain = open_content(
+        ciphertext, wrap, key, run_id=run_id, direction=direction, site=site, context=context
+    )
+    header, content = unpack_plain(plain)
+    if (header.message_type, header.group_id) != (message.metadata.message_type, message.metadata.group_id):
+        raise unreadable()
+    return header, content
 
 
 def parse_content(data: bytes) -> RecordDict:

@@ -23,13 +23,13 @@ from syftmesh_core.errors import MeshError
 
 from syftmesh_flower.envelope import (
     InnerHeader,
+    open_message,
     pack_plain,
+    sealed_contents,
     sealed_parts,
-    shared_contents,
-    unpack_plain,
     unreadable,
 )
-from syftmesh_flower.seal import TO_AGGREGATOR, TO_SITE, RunKey, open_content, seal_content
+from syftmesh_flower.seal import TO_AGGREGATOR, TO_SITE, RunKey, seal_content
 from syftmesh_flower.transfer import AGGREGATOR_NODE, RuntimeLink
 
 OPEN_ERROR_CODE: Final = 201
@@ -223,7 +223,7 @@ class GridDesk:
                 direction=TO_SITE,
                 context=b"",
             )
-            shared = shared_contents(sealed.ciphertext, sealed.wraps)
+            shared = sealed_contents(sealed.ciphertext, sealed.wraps)
             for head in members:
                 metadata = Metadata(
                     run_id=int(self._run_id),
@@ -265,22 +265,17 @@ class GridDesk:
         return head, content
 
     def _content(self, message: Message, site: str) -> tuple[int, bytes]:
-        ciphertext, wrap = sealed_parts(message.content)
+        ciphertext, _ = sealed_parts(message.content)
         if site not in self._keys:
             raise unreadable()
-        plain = open_content(
-            ciphertext,
-            wrap,
+        _, content = open_message(
+            message,
             self._keys[site],
             run_id=self._run_id,
             direction=TO_AGGREGATOR,
             site=site,
             context=message.metadata.reply_to_message_id.encode(),
         )
-        header, content = unpack_plain(plain)
-        metadata = message.metadata
-        if (header.message_type, header.group_id) != (metadata.message_type, metadata.group_id):
-            raise unreadable()
         return len(ciphertext), content
 
     def _count(self, message_id: str, site: str, reason: str, size: int) -> None:

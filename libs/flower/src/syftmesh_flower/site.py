@@ -29,18 +29,18 @@ from syftmesh_flower.app_process import CLIENT_LAUNCHER, AppFailure, AppProcess,
 from syftmesh_flower.bundle import Bundle, extract_bundle, fused_config, read_bundle
 from syftmesh_flower.envelope import (
     InnerHeader,
+    open_message,
     pack_plain,
     parse_content,
-    sealed_content,
+    sealed_contents,
     sealed_parts,
-    unpack_plain,
     unreadable,
 )
 from syftmesh_flower.gate import Kind, check_update
 from syftmesh_flower.grant import Approvals, Grant
 from syftmesh_flower.heap import give_back
 from syftmesh_flower.launch.syftmesh_channel import READY, REPLY, TASK
-from syftmesh_flower.seal import TO_AGGREGATOR, TO_SITE, open_content, seal_content
+from syftmesh_flower.seal import TO_AGGREGATOR, TO_SITE, seal_content
 from syftmesh_flower.transfer import Headers, RuntimeLink, executor_headers
 
 SITE_ERROR_CODE: Final = 200
@@ -173,7 +173,7 @@ class SiteExecutor:
                 raise AppFailure("TASK_KIND_UNKNOWN", is_over=False)
             grant = await self._approvals.authorise(run_id, given.run.fab_hash, kind)
             reply = await self._perform(grant, kind, given, message)
-            sent_bytes = len(reply.content.array_records["syftmesh.body"]["body"].data)
+            sent_bytes = len(sealed_parts(reply.content)[0])
         except (MeshError, AppFailure) as error:
             reason = error.reason
             reply = _error_reply(message, reason)
@@ -207,20 +207,14 @@ class SiteExecutor:
         return await self._off(lambda: self._gate_and_seal(grant, kind, message, content, parts[0]))
 
     def _open(self, grant: Grant, message: Message) -> bytes:
-        ciphertext, wrap = sealed_parts(message.content)
-        plain = open_content(
-            ciphertext,
-            wrap,
+        header, content = open_message(
+            message,
             grant.run_key,
             run_id=grant.run_id,
             direction=TO_SITE,
             site=self._site,
             context=b"",
         )
-        header, content = unpack_plain(plain)
-        metadata = message.metadata
-        if (header.message_type, header.group_id) != (metadata.message_type, metadata.group_id):
-            raise unreadable()
         if header.sequence <= self._sequences.get(grant.run_id, 0):
             raise unreadable()  # the hub shows an old message again
         self._sequences[grant.run_id] = header.sequence
@@ -251,7 +245,7 @@ class SiteExecutor:
             direction=TO_AGGREGATOR,
             context=metadata.message_id.encode(),
         )
-        content = sealed_content(sealed.ciphertext, sealed.wraps[self._site])
+        content = sealed_contents(sealed.ciphertext, sealed.wraps)[self._site]
         return make_message(metadata=_reply_metadata(message), content=content)
 
     async def _app(self, grant: Grant, given: PullTaskInputResponse) -> AppProcess:
