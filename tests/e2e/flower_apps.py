@@ -79,6 +79,7 @@ def train(message, context):
         time.sleep(3)
         _say("done")
     elif mode == "hang":
+        _say(f"{context.run_id % 100000}-{number}")
         time.sleep(3600)
     elif mode == "exit":
         os._exit(3)
@@ -228,7 +229,7 @@ class World:
         return self.processes(".syftmesh/client_app.py")
 
     def at_work(self, run: Any, number: int) -> int:
-        """Return how many apps sleep in a round of a run whose plan says so."""
+        """Return how many apps sleep or hang in a round of a run whose plan says so."""
         name = f"{int(run.id) % 100000}-{number}"
         found = 0
         for process in self.apps():

@@ -217,9 +217,8 @@ def test_an_app_that_hangs_dies_or_eats_memory_costs_its_round_alone(faults: Wor
 
 def test_leaving_and_cancelling_end_apps_that_hang(faults: World) -> None:
     run, ended = faults.begin({1: {1: "hang"}, 0: {2: "hang"}}, rounds=2, minimum_sites=1)
-    until(lambda: len(faults.apps()) >= 2 and faults.tasks(ALICE, run), 30, "one has answered")
-    bobs = _apps_at(faults, BOB)
-    assert bobs
+    until(lambda: faults.at_work(run, 1) and faults.tasks(ALICE, run), 60, "Bob's app hangs, Alice's answered")
+    assert _apps_at(faults, BOB)
     started = time.monotonic()
     assert faults.people[BOB].site.fl.leave(run.id, "patients ask").state == "withdrawn"
     until(lambda: not _apps_at(faults, BOB), 10, "the process of Bob's app is gone")
@@ -229,7 +228,7 @@ def test_leaving_and_cancelling_end_apps_that_hang(faults: World) -> None:
     assert (run.sites[1].state, run.sites[1].reason) == ("withdrawn", "LEFT_BY_OWNER")
     assert run.state == "running"
 
-    time.sleep(3.5)  # round 2 is at Alice's site, and hangs
+    until(lambda: faults.at_work(run, 2), 30, "round 2 is at Alice's site, and hangs")
     started = time.monotonic()
     faults.carol.fl.get(run.id).cancel("no more")
     faults.no_app_is_left(10)
