@@ -1,0 +1,55 @@
+"""Helm and kubectl for the tests of the charts: rendering needs helm alone, the rest a cluster."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from chart_render import Program  # noqa: E402 - found by the line above
+
+ROOT = Path(__file__).parents[2]
+_LOCAL_CLUSTER = Path(os.environ.get("SYFTMESH_LOCAL_CLUSTER", ROOT.parent / "shared/cluster/cluster"))
+_LOCAL_PROGRAMS = Path(os.environ.get("MESH_CLUSTER_CACHE", "/var/cache/mesh-cluster")) / "bin"
+
+
+@pytest.fixture(scope="session")
+def helm() -> Program:
+    """Helm: ``helm("template", ...)`` gives its output; what it renders needs no cluster."""
+    candidates = (os.environ.get("HELM"), shutil.which("helm"), str(_LOCAL_PROGRAMS / "helm"))
+    found = next((path for path in candidates if path and Path(path).is_file()), None)
+    if found is None:
+        pytest.skip("helm is neither in HELM, on the path, nor beside ../shared/cluster")
+    return Program(found)
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Program:
+    """Kubectl on the cluster of KUBECONFIG, or on the local one when that is up."""
+    return Program(*_on_cluster(), "kubectl")
+
+
+@pytest.fixture(scope="session")
+def cluster_helm() -> Program:
+    """Helm on the same cluster as `kubectl`."""
+    return Program(*_on_cluster(), "helm")
+
+
+def _on_cluster() -> tuple[str, ...]:
+    if os.environ.get("KUBECONFIG"):
+        return ()
+    is_up = (
+        _LOCAL_CLUSTER.is_file()
+        and not subprocess.run(
+            [str(_LOCAL_CLUSTER), "exec", "true"], capture_output=True, check=False
+        ).returncode
+    )
+    if not is_up:
+        pytest.skip("no cluster: neither KUBECONFIG is set nor is the local cluster up")
+    return (str(_LOCAL_CLUSTER), "exec")
