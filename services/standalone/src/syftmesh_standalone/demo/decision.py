@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from mesh.common.v1 import common_pb2
-from mesh.rds.v1 import rds_service_pb2 as pb
-from mesh.rds.v1 import rds_service_pb2_grpc as api
-from syftmesh_client.keystore import KeyStore
-from syftmesh_client.profile import ProfileStore
-from syftmesh_client.site import SiteFolders
-from syftmesh_core.approval import APPROVAL_KIND
-from syftmesh_core.enc import Reader
-from syftmesh_core.errors import MeshError, NotFound
 from syftmesh_core.parallel import in_parallel
-from syftmesh_core.statement import Statement, sign_statement
 from syftmesh_executor.archive import code_digest, pack_code
-from syftmesh_kit.channel import open_channel
-from syftmesh_runner.app import SOCKET_FILE
 
 from syftmesh_standalone.demo.inquiry import REVIEW, approve, finish, review, submit
 from syftmesh_standalone.demo.step import Checks, steadily
 from syftmesh_standalone.demo.story import OWNERS, PURPOSE, SCIENTIST, Inquiry, Story
 
 MISMATCH: Final = "APPROVAL_MISMATCH"
-_RPC_S: Final = 10.0
-
-Terms = dict[str, Any]
 
 
 async def submission(story: Story, checks: Checks) -> None:
@@ -59,6 +42,8 @@ async def approval(story: Story, checks: Checks) -> None:
     for owner, job in zip(OWNERS, jobs, strict=True):
         names = ", ".join(str(output.name) for output in job.outputs)
         checks.that(str(job.state) == "succeeded", f"{owner} signed; the job ran there and left {names}")
+        for line in await steadily(partial(story.venue.traces, owner, story.inquiries[owner].job_id)):
+            checks.note(line)
 
 
 async def _look(story: Story, inquiry: Inquiry, checks: Checks) -> None:
@@ -75,46 +60,13 @@ async def _look(story: Story, inquiry: Inquiry, checks: Checks) -> None:
 
 async def _forgeries(story: Story, inquiry: Inquiry, checks: Checks) -> None:
     """Sign approvals of something else than what was submitted: each must be refused."""
-
-    def parameter(terms: Terms) -> None:
-        terms["parameters"] = {"features": ["worst_area"]}
-
-    def digit(terms: Terms) -> None:
-        first = terms["code_digest"][0]
-        terms["code_digest"] = ("0" if first != "0" else "1") + terms["code_digest"][1:]
-
-    for name, change in (("another parameter", parameter), ("one digit of the code's digest", digit)):
-        reason = await steadily(partial(_signed_with, story, inquiry, change))
+    digest = str((await review(story, inquiry)).code_digest)
+    forgeries: dict[str, dict[str, Any]] = {
+        "another parameter": {"parameters": {"features": ["worst_area"]}},
+        "one digit of the code's digest": {"code_digest": ("0" if digest[0] != "0" else "1") + digest[1:]},
+    }
+    for name, change in forgeries.items():
+        reason = await steadily(partial(story.venue.forged, inquiry.owner, inquiry.job_id, change))
         checks.that(reason == MISMATCH, f"an approval with {name} is refused: {reason or 'it was taken'}")
     job = await review(story, inquiry)
     checks.that(str(job.state) == REVIEW, "the job still waits for an approval of its own bytes")
-
-
-async def _signed_with(story: Story, inquiry: Inquiry, change: Callable[[Terms], None]) -> str:
-    """Return the reason with which the site refuses the changed approval, empty when it takes it."""
-    profile = ProfileStore(story.state).find(inquiry.owner)
-    if profile is None:
-        raise NotFound(f"{inquiry.owner} has no profile here", reason="PROFILE_UNKNOWN")
-    device = KeyStore.open(profile.folder).device
-    socket = SiteFolders.of(story.state, inquiry.owner).runner / SOCKET_FILE
-    channel = open_channel(f"unix:{socket}")
-    try:
-        jobs: Any = api.JobServiceStub(channel)
-        found = await jobs.GetJob(pb.GetJobRequest(job_id=inquiry.job_id), timeout=_RPC_S)
-        terms = json.loads(found.approval_terms_json)
-        change(terms)
-        statement = Statement(
-            APPROVAL_KIND, device.principal, device.device_id, story.clock.now_ms(), None, terms
-        )
-        reader = Reader("statement-signed", sign_statement(statement, device))
-        signed = common_pb2.SignedStatement(statement=reader.raw(), signature=reader.raw())
-        request = pb.ApproveJobRequest(job_id=inquiry.job_id, approval=signed)
-        try:
-            await jobs.ApproveJob(request, timeout=_RPC_S)
-        except MeshError as error:
-            if error.code == "UNAVAILABLE":
-                raise
-            return error.reason
-    finally:
-        await channel.close()
-    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from functools import partial
 from typing import Any, Final
 
 from syftmesh_core.errors import IntegrityFailure, MeshError
@@ -11,7 +12,7 @@ from syftmesh_core.parallel import in_parallel
 from syftmesh_standalone.demo.data import DIAGNOSIS, FEATURES, IDENTIFIER, agrees, pooled
 from syftmesh_standalone.demo.inquiry import release, result, review, run
 from syftmesh_standalone.demo.opening import CODE_FOLDER, SUMMARY_FILE
-from syftmesh_standalone.demo.step import Checks
+from syftmesh_standalone.demo.step import Checks, steadily
 from syftmesh_standalone.demo.story import OWNERS, SCIENTIST, Inquiry, Story
 
 ESCAPE_FILE: Final = "attempts.csv"
@@ -44,9 +45,11 @@ async def isolation(story: Story, checks: Checks) -> None:
 async def _escape(story: Story, checks: Checks) -> None:
     owner = OWNERS[0]
     inquiry = story.inquiry(
-        owner, CODE_FOLDER / "escape.py", {"hub_port": story.mesh.ports.http}, "what a job can reach"
+        owner, CODE_FOLDER / "escape.py", {"targets": _targets(story)}, "what a job can reach"
     )
     await run(story, inquiry, checks)
+    for line in await steadily(partial(story.venue.traces, owner, inquiry.job_id)):
+        checks.note(line)
     await release(story, inquiry, ESCAPE_FILE)
     frame = await result(story, inquiry, ESCAPE_FILE)
     seen = dict(zip(frame["attempt"], frame["outcome"], strict=True))
@@ -57,6 +60,10 @@ async def _escape(story: Story, checks: Checks) -> None:
     checks.that(len(seen) > 0, f"tried {len(seen)} ways out:")
     for attempt, outcome in seen.items():
         checks.that(outcome != "OPEN", f"{attempt}: {outcome}")
+
+
+def _targets(story: Story) -> dict[str, list[Any]]:
+    return {name: [host, port] for name, (host, port) in story.venue.targets.items()}
 
 
 async def gate(story: Story, checks: Checks) -> None:

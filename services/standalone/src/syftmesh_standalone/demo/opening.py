@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import stat
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import syftmesh
-from syftmesh_client.wellknown import discover
 from syftmesh_core.errors import AlreadyExists
 from syftmesh_core.parallel import in_parallel
 
@@ -30,46 +27,35 @@ _PHRASE_WORDS: Final = 24
 async def mesh_up(story: Story, checks: Checks) -> None:
     """Step 1: the mesh starts; every part of the hub serves, and every place that says so says the same version."""
     # The tables take as long to load as the stores to start.
-    await in_parallel([story.mesh.start(), story.load()], at_once=2)
-    health = await steadily(story.mesh.healthz)
-    info = await steadily(_info(story))
-    known = await steadily(lambda: discover(story.mesh.server))
-    checks.note(f"hub {story.mesh.server}, gRPC {known.grpc_address}, version {known.version}")
+    await in_parallel([story.venue.start(), story.load()], at_once=2)
+    health = await steadily(story.venue.healthz)
+    facts = await steadily(story.venue.facts)
+    known = await steadily(story.venue.announced)
+    checks.note(f"hub {story.venue.server}, gRPC {known.grpc_address}, version {known.version}")
     serving = sorted(name for name, word in health.items() if word == "serving")
     checks.that(set(PARTS) <= set(serving), f"the gateway says that these serve: {', '.join(serving)}")
-    checks.that(known.version == info.version, f"hub and state folder say the same version, {info.version}")
-    checks.that(known.grpc_address == info.grpc, "the hub's own address book leads to its services")
-    away = [name for name, pid in info.children.items() if not pid]
-    checks.that(not away, f"child processes run: {', '.join(sorted(info.children))}")
-    checks.that(set(OWNERS) == set(info.sites), f"sites: {', '.join(OWNERS)}")
-
-
-def _info(story: Story) -> Any:
-    async def ask() -> Any:
-        return story.mesh.info()
-
-    return ask
+    checks.that(
+        known.version == facts.version, f"hub and {facts.source} say the same version, {facts.version}"
+    )
+    checks.that(known.grpc_address == facts.grpc, "the hub's own address book leads to its services")
+    checks.that(
+        not facts.away,
+        f"{facts.kind}: {', '.join(sorted(facts.running))}",
+        otherwise=f"these do not run: {', '.join(facts.away)}",
+    )
+    checks.that(set(OWNERS) == set(facts.sites), f"sites: {', '.join(OWNERS)}")
 
 
 async def people(story: Story, checks: Checks) -> None:
     """Step 2: three people hold keys of their own, and see the same safety numbers."""
-    phrase_file = story.state / "recovery" / f"{SCIENTIST}.txt"
-
-    async def log_in() -> Any:
-        recovery = None if phrase_file.exists() else phrase_file
-        return await syftmesh.login_async(
-            story.mesh.server, email=SCIENTIST, recovery_out=recovery, state=story.state
-        )
-
-    await steadily(log_in)
+    await steadily(partial(story.venue.login, SCIENTIST))
     # Here, and one after the other: what a client opens belongs to the task that will close it.
     for email in (*OWNERS, SCIENTIST):
         await story.connect(email)
     for email in (*OWNERS, SCIENTIST):
-        path = story.state / "recovery" / f"{email}.txt"
-        words, mode = path.read_text().split(), stat.S_IMODE(path.stat().st_mode)
-        kept = mode == 0o600 and len(words) >= _PHRASE_WORDS
-        checks.that(kept, f"{email}: recovery phrase in a file of mode {mode:04o}")
+        file = await steadily(partial(story.venue.phrase, email))
+        kept = file.mode == 0o600 and file.words >= _PHRASE_WORDS
+        checks.that(kept, f"{email}: recovery phrase in a file of mode {file.mode:04o}")
     for owner in OWNERS:
         site = await eventually(partial(_connected, story, owner), what=f"the connection of {owner}'s site")
         checks.that(bool(site.connected), f"{owner}: the site takes calls, version {site.version}")
@@ -101,16 +87,15 @@ async def datasets(story: Story, checks: Checks) -> None:
     for table, found in zip(tables, made, strict=True):
         checks.note(f"{dataset_of(table.owner)}: private {_short(found.private_digest)}")
         checks.note(f"{' ' * len(dataset_of(table.owner))}  mock    {_short(found.mock_digest)}")
-        _check_mock(checks, table, await _mock(story, table.owner, found))
+        _check_mock(checks, table, await _mock(story, table.owner))
 
 
-async def _mock(story: Story, owner: str, found: Any) -> bytes:
-    data: bytes = await story.ask(owner, lambda _: found.mock.read(FILE))
-    return data
+async def _mock(story: Story, owner: str) -> bytes:
+    return await story.ask(owner, lambda client: story.venue.mock(client, DATASET, FILE))
 
 
 async def _register(story: Story, table: PrivateTable) -> Any:
-    path = table.write(story.state / "private" / table.owner)
+    path = await steadily(partial(story.venue.place, table))
 
     async def create(client: Any) -> Any:
         try:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from syftmesh_core.clock import Clock, Random, SystemClock, system_random
 from syftmesh_core.errors import WrongState, mesh_error
 
-from syftmesh_standalone.demo.child import DemoMesh
+from syftmesh_standalone.demo.embedded import EmbeddedVenue
 from syftmesh_standalone.demo.plan import STEPS
 from syftmesh_standalone.demo.report import document, table
 from syftmesh_standalone.demo.step import Step, StepResult, Tell, run_steps
@@ -95,11 +95,11 @@ async def _told(
     clock: Clock,
     random: Random,
 ) -> tuple[Story, list[StepResult]]:
-    mesh = DemoMesh(state, OWNERS, processes=options.processes, tell=tell)
-    tell(f"starting a mesh of {len(OWNERS)} sites in {state}")
+    venue = EmbeddedVenue(state, OWNERS, processes=options.processes, tell=tell)
+    tell(f"starting {venue.words}")
     try:
-        async with mesh.lifetime(), AsyncExitStack() as stack:
-            story = Story(state, mesh, clock, random, stack)
+        async with venue.lifetime(), AsyncExitStack() as stack:
+            story = Story(state, venue, clock, random, stack)
             return story, await run_steps(steps, story, tell=tell, clock=clock)
     except BaseExceptionGroup as group:
         found = mesh_error(group)

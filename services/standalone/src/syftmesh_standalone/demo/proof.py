@@ -13,7 +13,7 @@ from syftmesh_core.clock import uuid7
 from syftmesh_core.errors import NotFound
 from syftmesh_core.parallel import in_parallel
 
-from syftmesh_standalone.demo.canary.hub import OBJECTS, scan_hub
+from syftmesh_standalone.demo.canary.hub import OBJECTS
 from syftmesh_standalone.demo.canary.needle import RAW_BYTES, Secret
 from syftmesh_standalone.demo.canary.scan import CanaryScan, ScanReport
 from syftmesh_standalone.demo.data import IDENTIFIER
@@ -75,9 +75,7 @@ async def _nothing_private(story: Story, checks: Checks, parts: Sequence[str]) -
 
 async def _scan(story: Story, secrets: list[Secret]) -> ScanReport:
     scan = CanaryScan(secrets)
-    return await steadily(
-        lambda: scan_hub(scan, story.mesh.hub, story.mesh.object_store()), within_s=_SCAN_S, try_s=_SCAN_S
-    )
+    return await steadily(lambda: story.venue.scan(scan), within_s=_SCAN_S, try_s=_SCAN_S)
 
 
 def _marker(story: Story, name: str) -> Secret:
@@ -137,8 +135,8 @@ async def _unsealed_call(story: Story, checks: Checks) -> None:
     profile = _profile(story)
 
     async def send() -> str:
-        login = node_login(story.state, story.mesh.server)
-        async with open_node(profile.folder, story.mesh.server, login=login, clock=story.clock) as node:
+        login = node_login(story.state, story.venue.server)
+        async with open_node(profile.folder, story.venue.server, login=login, clock=story.clock) as node:
             refused = await _refusal(node, await _send_plain(node, OWNERS[1], marker))
             # A datasite is there from its first file on.
             await node.files.write(f"{SCIENTIST}/drafts/control.txt", b"a datasite that nobody serves")
@@ -165,11 +163,11 @@ async def _unsealed_update(story: Story, checks: Checks) -> None:
     profile = _profile(story)
     rows = "".join(f"{marker.text},{number}\n" for number in range(_MARKED_ROWS))
     table = f"{IDENTIFIER},value\n{rows}".encode()
-    login = node_login(story.state, story.mesh.server)
+    login = node_login(story.state, story.venue.server)
 
     async def send() -> tuple[str, str]:
-        async with open_node(profile.folder, story.mesh.server, login=login, clock=story.clock) as node:
-            return await send_unsealed(node, story.mesh.server, table)
+        async with open_node(profile.folder, story.venue.server, login=login, clock=story.clock) as node:
+            return await send_unsealed(node, story.venue.server, table)
 
     run_id, refused = await steadily(send, try_s=60, within_s=120, also=("CHECK_FAILED",))
     checks.that(refused == NOT_SEALED, f"an unsealed update is refused by the aggregator: {refused}")
@@ -183,7 +181,7 @@ async def _unsealed_update(story: Story, checks: Checks) -> None:
             parts=(SUPERLINK,),
         )
     finally:
-        async with open_node(profile.folder, story.mesh.server, login=login, clock=story.clock) as node:
+        async with open_node(profile.folder, story.venue.server, login=login, clock=story.clock) as node:
             await cancel(node, run_id)
 
 

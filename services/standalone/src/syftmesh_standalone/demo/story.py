@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import syftmesh
 from syftmesh_core.clock import Clock, Random, uuid7
 
 from syftmesh_standalone.demo.canary.scan import ScanReport
-from syftmesh_standalone.demo.child import DemoMesh
 from syftmesh_standalone.demo.data import DATASET, PrivateTable, private_tables
 from syftmesh_standalone.demo.step import steadily
 from syftmesh_standalone.demo.training import Training
+from syftmesh_standalone.demo.venue import Venue
 
 if TYPE_CHECKING:
     from syftmesh import AsyncClient
@@ -53,8 +52,8 @@ class Story:
     """The state of the demo between its steps.
 
     Attributes:
-        state: State folder of the mesh and of everybody's keys.
-        mesh: The mesh.
+        state: State folder with the scientist's keys and results.
+        venue: Where it happens.
         clock: Time.
         random: Source of identifiers and markers.
         stack: Closes the clients at the end.
@@ -71,7 +70,7 @@ class Story:
     """
 
     state: Path
-    mesh: DemoMesh
+    venue: Venue
     clock: Clock
     random: Random
     stack: AsyncExitStack
@@ -95,8 +94,8 @@ class Story:
         """Connect a person's client; it is closed with the story's stack."""
 
         async def opened() -> AsyncClient:
-            opening = syftmesh.connect_async(self.mesh.server, profile=email, state=self.state)
-            return await self.stack.enter_async_context(opening)
+            client: AsyncClient = await self.stack.enter_async_context(self.venue.client(email))
+            return client
 
         self.clients[email] = await steadily(opened)
 
