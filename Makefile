@@ -29,7 +29,7 @@ export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 unexport VIRTUAL_ENV
 
-.PHONY: help setup system fmt lint types imports test test-unit test-contract test-integration test-e2e proto proto-check \
+.PHONY: help setup system fmt lint types imports test test-unit test-contract test-integration test-e2e test-cluster proto proto-check \
 	lock demo up bench check images chart clean
 
 help: ## List the targets
@@ -93,6 +93,9 @@ test-integration: setup ## Real nats-server and S3 server as child processes
 
 test-e2e: setup ## All services, driven from outside
 	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+
+test-cluster: setup ## Images, charts and the whole on a real Kubernetes: KUBECONFIG's or ../shared/cluster's
+	@bash docker/test-cluster.sh $(PYTEST_ARGS)
 
 proto: setup ## Generate protos/gen
 	$(BIN)/python protos/generate.py

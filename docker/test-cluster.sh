@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The tests that need images and a real Kubernetes: images, charts, executors, whole releases. Says in one line when
+# there is no cluster; takes down the one that it brought up.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+code=0
+SYFTMESH_IMAGES=1 bash docker/with-cluster.sh --images \
+	.venv/bin/pytest tests/images tests/chart tests/contract tests/cluster "$@" || code=$?
+if [ "$code" -eq 69 ]; then
+	echo "no cluster: the tests of images, charts and releases were NOT run (set KUBECONFIG, or lay ../shared/cluster beside this folder)"
+	exit 0
+fi
+exit "$code"
