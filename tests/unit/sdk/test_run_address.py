@@ -19,7 +19,6 @@ FLOWER_PATTERN = r"^@[a-zA-Z0-9\-_]+/[a-zA-Z0-9\-_]+$"
         ("http://127.0.0.1:8080", "127.0.0.1:9000", "127.0.0.1:9000", True),
         ("https://mesh.example", None, "mesh.example:443", False),
         ("https://mesh.example/", "flower.mesh.example:8443", "flower.mesh.example:8443", False),
-        ("https://mesh.example", "http://127.0.0.1:8000", "127.0.0.1:8000", True),
         ("http://[::1]:8080", None, "[::1]:8080", True),
         ("http://mesh.example", "", "mesh.example:80", True),
     ],
@@ -38,6 +37,12 @@ def test_announcement_that_is_no_address_is_refused(announced: str) -> None:
     with pytest.raises(IntegrityFailure) as caught:
         flower_address("http://127.0.0.1:8080", announced)
     assert caught.value.reason == "SERVER_FOREIGN"
+
+
+def test_a_hub_reached_by_tls_may_not_send_flower_to_plaintext() -> None:
+    with pytest.raises(IntegrityFailure) as caught:
+        flower_address("https://mesh.example", "http://mesh.example:8000")
+    assert caught.value.reason == "SERVER_DOWNGRADE"
 
 
 def test_federation_name_passes_flowers_own_check_and_is_read_back_by_the_hub() -> None:

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from syftmesh.run import RunAggregator
 from syftmesh.run_desk import AsyncFederated, RunMaker, make_aggregator
+from syftmesh_client.trust import HubTrust
 from syftmesh_flower.aggregate import Aggregator, RunPlan
 from syftmesh_kit.testing import FakeClock
+
+PEM = b"-----BEGIN CERTIFICATE-----"
 
 
 def node(announced: str | None) -> Any:
@@ -19,19 +22,24 @@ def node(announced: str | None) -> Any:
         session=SimpleNamespace(federated=None),
         clock=FakeClock(),
         well_known=SimpleNamespace(flower_address=announced),
+        trust=HubTrust(PEM),
     )
 
 
 @pytest.mark.parametrize(
-    ("announced", "address", "insecure"),
-    [(None, "mesh.example:443", False), ("http://127.0.0.1:8000", "127.0.0.1:8000", True)],
+    ("server", "announced", "address", "insecure"),
+    [
+        ("https://mesh.example", None, "mesh.example:443", False),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8000", "127.0.0.1:8000", True),
+    ],
 )
 def test_aggregator_reaches_flower_where_the_hub_says(
-    tmp_path: Path, announced: str | None, address: str, insecure: object
+    tmp_path: Path, server: str, announced: str | None, address: str, insecure: object
 ) -> None:
-    made = make_aggregator(node(announced), tmp_path, "https://mesh.example")
+    made = make_aggregator(node(announced), tmp_path, server)
     assert isinstance(made, Aggregator)
     assert (made.origin.address, made.origin.insecure) == (address, insecure)
+    assert made.origin.tls_root == PEM
 
 
 @pytest.mark.parametrize("name", ["create", "adopt", "aggregate", "results", "close"])

@@ -7,12 +7,11 @@ import os
 import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import grpc
-import httpx
 from syftmesh_core.clock import Clock, Random, SystemClock, system_random
 from syftmesh_core.errors import NotFound, Unauthenticated, WrongState
 
@@ -31,6 +30,7 @@ from syftmesh_client.session import HubSession
 from syftmesh_client.token_file import StoredTokens, TokenFile
 from syftmesh_client.token_source import Relogin, TokenSource
 from syftmesh_client.traffic import Traffic
+from syftmesh_client.trust import HubTrust
 from syftmesh_client.wellknown import WellKnown, discover
 
 _STORE_TIMEOUT_S: Final = 30.0
@@ -66,6 +66,7 @@ class Node:
         well_known: What the hub says of itself.
         clock: Time.
         random: Randomness.
+        trust: What proves the hub.
     """
 
     keystore: KeyStore
@@ -77,6 +78,7 @@ class Node:
     well_known: WellKnown
     clock: Clock
     random: Random
+    trust: HubTrust = field(default_factory=HubTrust)
 
     @property
     def principal(self) -> str:
@@ -113,6 +115,7 @@ async def open_node(
     *,
     login: NodeLogin | None = None,
     passphrase: str | None = None,
+    ca_file: Path | None = None,
     traffic: Traffic | None = None,
     clock: Clock | None = None,
     random: Random = system_random,
@@ -124,20 +127,26 @@ async def open_node(
         hub_url: ``http(s)://host[:port]`` of the hub.
         login: How to get tokens when there are none.
         passphrase: Of the key store, when it has one.
+        ca_file: Certificates (PEM) that the hub's must come from; None: ``hub-ca.pem`` of the folder when there,
+            else the well-known authorities of the Internet.
         traffic: Where bytes are counted; None makes a new one.
         clock: Time; None is the machine's.
         random: Randomness.
 
     Raises:
-        NotFound: KEYSTORE_MISSING, JOIN_TOKEN_MISSING, LOCAL_TOKEN_MISSING.
+        NotFound: KEYSTORE_MISSING, JOIN_TOKEN_MISSING, LOCAL_TOKEN_MISSING, CA_FILE_MISSING.
         Unauthenticated: NOT_LOGGED_IN, JOIN_TOKEN_INVALID, LOCAL_TOKEN_INVALID, KEYSTORE_LOCKED.
         WrongState: A secret file is open to others (KEYSTORE_MODE, FILE_NOT_PRIVATE).
+        IntegrityFailure: The hub does not prove itself (SERVER_UNTRUSTED), or as `discover`.
         Unavailable: The hub does not answer.
     """
     clock, login, traffic = clock or SystemClock(), login or NodeLogin(), traffic or Traffic()
     keystore = await asyncio.to_thread(KeyStore.open, folder, passphrase, random=random)
-    hub = await discover(hub_url)
-    tls = grpc.ssl_channel_credentials() if hub.grpc_tls else None
+    trust = await asyncio.to_thread(HubTrust.of_folder, folder, ca_file)
+    hub = await discover(hub_url, trust=trust)
+    tls = trust.credentials() if hub.grpc_tls else None
+    if tls is not None:
+        await trust.prove(hub.grpc_address, hub_url)
     device = keystore.device
     source = TokenSource(TokenFile(folder, random), clock, relogin=_relogin(hub, login, keystore))
     tokens = await _first_tokens(source, hub, login, keystore, tls)
@@ -148,12 +157,12 @@ async def open_node(
     async with (
         _memory(folder) as memory,
         HubSession(hub.grpc_address, source, clock, tls=tls, random=random) as session,
-        httpx.AsyncClient(trust_env=False, timeout=_STORE_TIMEOUT_S) as http,
+        trust.object_client(hub_url, timeout_s=_STORE_TIMEOUT_S) as http,
     ):
         directory = DeviceDirectory(session, keystore, clock)
         calls = CallClient(session, directory, keystore, clock, random, traffic=traffic)
         files = FileClient(session, directory, keystore, clock, random, http, traffic=traffic, memory=memory)
-        yield Node(keystore, session, directory, calls, files, traffic, hub, clock, random)
+        yield Node(keystore, session, directory, calls, files, traffic, hub, clock, random, trust)
 
 
 @asynccontextmanager

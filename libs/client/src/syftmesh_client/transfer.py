@@ -11,6 +11,7 @@ import httpx
 from syftmesh_core.errors import IntegrityFailure, MeshError, Unavailable
 
 from syftmesh_client.traffic import Traffic, TrafficKind
+from syftmesh_client.trust import rejection, untrusted
 
 T = TypeVar("T")
 
@@ -29,7 +30,8 @@ class Transfer:
     """Puts and gets objects; both are idempotent, so a failed try is repeated.
 
     Args:
-        http: Client without credentials of its own; redirects are not followed.
+        http: Client without credentials of its own; redirects are not followed. URLs without a host are meant for
+            its base URL, which is the hub's address, and are refused without one.
         traffic: Where bytes are counted.
         sleep: Waits between tries.
     """
@@ -37,6 +39,7 @@ class Transfer:
     def __init__(self, http: httpx.AsyncClient, traffic: Traffic, *, sleep: Sleep = asyncio.sleep) -> None:
         self._http = http
         self._traffic = traffic
+        self._base_url = str(http.base_url).rstrip("/")
         self._sleep = sleep
 
     async def put(self, url: str, headers: Mapping[str, str], data: bytes) -> None:
@@ -49,14 +52,15 @@ class Transfer:
 
         Raises:
             Unavailable: UPLOAD_EXPIRED, ask for a fresh URL; OBJECT_STORE_AWAY.
-            IntegrityFailure: (OBJECT_DAMAGED) other bytes arrived than were announced.
+            IntegrityFailure: OBJECT_DAMAGED where other bytes arrived than were announced; URL_REFUSED;
+                SERVER_UNTRUSTED.
         """
         sent = {name.lower(): value for name, value in headers.items()}
         sent = {n: v for n, v in sent.items() if n in _HEADERS or n.startswith(_HEADER_PREFIX)}
 
         async def once() -> None:
             self._traffic.add_sent(TrafficKind.OBJECT, len(data))
-            answer = await self._http.put(_checked(url), content=data, headers=sent, follow_redirects=False)
+            answer = await self._http.put(self._full(url), content=data, headers=sent, follow_redirects=False)
             status = answer.status_code
             if status in (200, 201, 204, 412):
                 return
@@ -81,13 +85,14 @@ class Transfer:
 
         Raises:
             Unavailable: DOWNLOAD_EXPIRED, ask for a fresh URL; OBJECT_STORE_AWAY.
-            IntegrityFailure: OBJECT_LOST where the store has it no more; OBJECT_DAMAGED where others come.
+            IntegrityFailure: OBJECT_LOST where the store has it no more; OBJECT_DAMAGED where others come;
+                URL_REFUSED; SERVER_UNTRUSTED.
         """
 
         async def once() -> bytes:
             body = bytearray()
             async with self._http.stream(
-                "GET", _checked(url), headers=_AS_IT_IS, follow_redirects=False
+                "GET", self._full(url), headers=_AS_IT_IS, follow_redirects=False
             ) as answer:
                 _check_get(answer.status_code)
                 async for part in answer.aiter_raw():
@@ -103,12 +108,22 @@ class Transfer:
 
         return await self._repeated(once)
 
+    def _full(self, url: str) -> str:
+        """Return where `url` leads; one that begins with two slashes would name a host after all."""
+        if url.startswith(_SCHEMES):
+            return url
+        if self._base_url and url.startswith("/") and not url.startswith(("//", "/\\")):
+            return f"{self._base_url}{url}"
+        raise IntegrityFailure("The hub gave something else than a web address.", reason="URL_REFUSED")
+
     async def _repeated(self, once: Callable[[], Awaitable[T]]) -> T:
         """Try again what may go well the next time: lost connections, busy stores, bytes cut on the way."""
         for number in range(1, TRIES + 1):
             try:
                 return await once()
             except httpx.HTTPError as error:
+                if (refused := rejection(error)) is not None:
+                    raise untrusted(refused, error.request.url.netloc.decode("ascii")) from error
                 failure: MeshError = _away(0)
                 failure.__cause__ = error
             except (Unavailable, IntegrityFailure) as error:
@@ -128,12 +143,6 @@ def _check_get(status: int) -> None:
     if status == 404:
         raise IntegrityFailure("The object store has lost the object.", reason="OBJECT_LOST")
     raise _away(status)
-
-
-def _checked(url: str) -> str:
-    if not url.startswith(_SCHEMES):
-        raise IntegrityFailure("The hub gave something else than a web address.", reason="URL_REFUSED")
-    return url
 
 
 def _away(status: int) -> Unavailable:

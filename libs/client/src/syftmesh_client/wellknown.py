@@ -11,6 +11,8 @@ import httpx
 from syftmesh_core.errors import IntegrityFailure, InvalidInput, Unavailable
 from syftmesh_core.quote import quoted
 
+from syftmesh_client.trust import HubTrust, downgrade, rejection, untrusted
+
 PATH: Final = "/.well-known/syftmesh.json"
 _MAX_BYTES: Final = 64 * 1024
 _TIMEOUT_S: Final = 10.0
@@ -36,24 +38,30 @@ class WellKnown:
     flower_address: str | None = None
 
 
-async def discover(server_url: str, *, http: httpx.AsyncClient | None = None) -> WellKnown:
+async def discover(
+    server_url: str, *, trust: HubTrust | None = None, http: httpx.AsyncClient | None = None
+) -> WellKnown:
     """Return what the hub at `server_url` says about itself.
 
     Args:
         server_url: ``http://host[:port]`` or ``https://host[:port]``.
-        http: Client to use; None makes one for this request (without proxies for loopback addresses).
+        trust: Whom to take for the hub; None: the well-known authorities of the Internet.
+        http: Client to use in place of that trust; None makes one for this request (without proxies for
+            loopback addresses).
 
     Raises:
         InvalidInput: `server_url` is no such URL (INVALID_URL).
         Unavailable: The hub does not answer (SERVER_UNREACHABLE).
-        IntegrityFailure: What answers is no SyftMesh hub (SERVER_FOREIGN).
+        IntegrityFailure: What answers is no SyftMesh hub (SERVER_FOREIGN), its certificate does not prove it
+            (SERVER_UNTRUSTED), or it is reached by TLS and its services are not (SERVER_DOWNGRADE).
     """
     base = _base(server_url)
     if http is not None:
-        return _parsed(await _fetch(base, http), server_url)
+        return _parsed(await _fetch(base, http), base)
     trust_env = urlsplit(base).hostname not in _LOOPBACK
-    async with httpx.AsyncClient(trust_env=trust_env, timeout=_TIMEOUT_S) as client:
-        return _parsed(await _fetch(base, client), server_url)
+    verify = (trust or HubTrust()).verify(base)
+    async with httpx.AsyncClient(trust_env=trust_env, timeout=_TIMEOUT_S, verify=verify) as client:
+        return _parsed(await _fetch(base, client), base)
 
 
 def _base(server_url: str) -> str:
@@ -81,6 +89,8 @@ async def _fetch(base: str, client: httpx.AsyncClient) -> bytes:
                 if len(data) > _MAX_BYTES:
                     raise _foreign(base)
     except httpx.HTTPError as error:
+        if (refused := rejection(error)) is not None:
+            raise untrusted(refused, base) from error
         raise _unreachable(base) from error
     if answer.status_code in {502, 503, 504}:
         raise _unreachable(base)
@@ -89,16 +99,18 @@ async def _fetch(base: str, client: httpx.AsyncClient) -> bytes:
     return bytes(data)
 
 
-def _parsed(data: bytes, server_url: str) -> WellKnown:
+def _parsed(data: bytes, base: str) -> WellKnown:
     try:
         found: Any = json.loads(data)
         issuer, address, version = found["issuer"], found["grpc"], found["version"]
         tls, flower = found.get("grpc_tls", False), found.get("flower")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _foreign(server_url) from error
+        raise _foreign(base) from error
     texts = [issuer, address, version, "" if flower is None else flower]
     if not all(isinstance(text, str) for text in texts) or type(tls) is not bool or ":" not in address:
-        raise _foreign(server_url)
+        raise _foreign(base)
+    if base.startswith("https://") and not tls:
+        raise downgrade("gRPC port")
     return WellKnown(issuer, address, version, tls, flower)
 
 

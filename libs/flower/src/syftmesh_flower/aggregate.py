@@ -83,10 +83,12 @@ class RunOrigin:
     Attributes:
         address: ``host:port``.
         insecure: Whether they are plaintext, for loopback.
+        tls_root: Certificates (PEM) that the hub's must come from; None: the well-known authorities.
     """
 
     address: str
     insecure: bool = True
+    tls_root: bytes | None = None
 
 
 class Aggregator:

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from syftmesh_client.traffic import Traffic, TrafficKind
+from syftmesh_client.trust import HubTrust, rejection
 from syftmesh_core.errors import MeshError
 
 _FLEET: Final = "/v1/fleet/{name}"
@@ -35,7 +36,10 @@ _log: Any = structlog.get_logger("syftmesh.flower.relay")
 
 @asynccontextmanager
 async def fleet_relay(
-    hub_url: str, access_token: Callable[[], Awaitable[str]], traffic: Traffic
+    hub_url: str,
+    access_token: Callable[[], Awaitable[str]],
+    traffic: Traffic,
+    trust: HubTrust | None = None,
 ) -> AsyncIterator[int]:
     """Serve the relay for the block; yields its port on 127.0.0.1.
 
@@ -43,8 +47,10 @@ async def fleet_relay(
         hub_url: Base address of the hub.
         access_token: Gives a token of the site that holds now.
         traffic: Counts what goes to the hub and what comes.
+        trust: What proves the hub; None: the well-known authorities of the Internet.
     """
-    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False) as client:
+    verify = (trust or HubTrust()).verify(hub_url)
+    async with httpx.AsyncClient(timeout=_TIMEOUT_S, trust_env=False, verify=verify) as client:
         relay = _Relay(hub_url.rstrip("/"), access_token, traffic, client)
         app = Starlette(routes=[Route(_FLEET, relay.forward, methods=["POST"])])
         # asyncio sends at once (TCP_NODELAY) only on sockets that name their protocol; others may wait 40 ms.
@@ -96,7 +102,10 @@ class _Relay:
                 headers=headers,
             )
         except (httpx.HTTPError, MeshError) as error:
-            _log.info("flower.hub_away", kind=type(error).__name__)
+            if rejection(error) is not None:
+                _log.warning("flower.hub_untrusted")
+            else:
+                _log.info("flower.hub_away", kind=type(error).__name__)
             return Response(status_code=503)
         self._traffic.add_sent(TrafficKind.UPDATE, len(body))
         self._traffic.add_received(TrafficKind.UPDATE, len(answer.content))

@@ -105,6 +105,7 @@ class ServerRun:
             self._aggregator.origin.address,
             Headers(self._token, lambda: self._access_token),
             run_id=int(self.run_id),
+            tls_root=self._aggregator.origin.tls_root,
             insecure=self._aggregator.origin.insecure,
         )
         outcome: rpc.RunOutcome | None = pb_outcome("INTERNAL", "The aggregator failed.")

@@ -89,7 +89,7 @@ class RuntimeLink:
         headers: Who talks.
         run_id: The run; 0 when there is none yet.
         node_id: The own node.
-        tls_root: Certificates (PEM) that the server's must come from; None is plaintext.
+        tls_root: Certificates (PEM) that the server's must come from; None: the well-known authorities.
         insecure: Whether the connection is plaintext.
         timeout_s: Of one request.
     """
@@ -107,7 +107,7 @@ class RuntimeLink:
     ) -> None:
         scheme = "http" if insecure else "https"
         verify: ssl.SSLContext | bool = True
-        if tls_root is not None:
+        if tls_root is not None and not insecure:
             verify = ssl.create_default_context(cadata=tls_root.decode("ascii"))
         elif insecure:
             # Trusts nobody: reading all certificates of the system takes 15 ms, and a site links for each task.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from syftmesh_client.trust import downgrade
 from syftmesh_core.errors import IntegrityFailure
 from syftmesh_core.quote import quoted
 
@@ -36,7 +37,8 @@ def flower_address(server: str, announced: str | None) -> FlowerAddress:
         announced: What the hub's well-known document says, ``host:port`` or a URL; None: the hub's own address.
 
     Raises:
-        IntegrityFailure: The hub announces what is no address (SERVER_FOREIGN).
+        IntegrityFailure: The hub announces what is no address (SERVER_FOREIGN), or is reached by TLS and
+            announces plaintext (SERVER_DOWNGRADE).
     """
     scheme = urlsplit(server).scheme
     text = announced or server
@@ -54,6 +56,8 @@ def flower_address(server: str, announced: str | None) -> FlowerAddress:
             reason="SERVER_FOREIGN",
             metadata={"server": quoted(text)},
         )
+    if scheme == "https" and parts.scheme == "http":
+        raise downgrade("port for Flower")
     name = f"[{host}]" if ":" in host else host
     return FlowerAddress(f"{name}:{port or _PORTS[parts.scheme]}", parts.scheme == "http")
 

@@ -58,7 +58,7 @@ def make_aggregator(node: Node, folder: Path, server: str) -> RunMaker:
     from syftmesh_flower.aggregate import Aggregator, RunOrigin
 
     found = flower_address(server, node.well_known.flower_address)
-    origin = RunOrigin(found.address, found.insecure)
+    origin = RunOrigin(found.address, found.insecure, node.trust.pem)
     return Aggregator(node, ProcessExecutor(clock=node.clock), folder, origin)
 
 

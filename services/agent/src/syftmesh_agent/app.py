@@ -148,6 +148,7 @@ class AgentModule:
             settings.hub_url,
             login=login,
             passphrase=passphrase,
+            ca_file=settings.ca_file,
             traffic=self._traffic,
             clock=self._clock,
             random=self._random,

@@ -21,6 +21,10 @@ class AgentSettings(ServiceSettings):
     hub_url: str
     """Address of the hub, ``http(s)://host[:port]``."""
 
+    ca_file: Path | None = None
+    """Certificates (PEM) that the hub's must come from; unset: ``hub-ca.pem`` in `folder` when it is there, else
+    the well-known authorities of the Internet."""
+
     join_token_file: Path | None = None
     """File of mode 0600 with a join token, for the first start of a site that is not logged in yet."""
 

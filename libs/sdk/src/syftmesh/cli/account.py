@@ -96,6 +96,8 @@ def _federation(sites: str | None, dataset: str | None, *, flwr: bool) -> str | 
 
 
 def _log_in_flower(frame: Frame, result: Any, federation: str | None) -> dict[str, object]:
+    from syftmesh_client.trust import CA_FILE
+
     from syftmesh.cli.flower_login import CONNECTION, flower_home, write_connection, write_token
     from syftmesh.flower_address import flower_address
 
@@ -103,11 +105,18 @@ def _log_in_flower(frame: Frame, result: Any, federation: str | None) -> dict[st
         return await node.session.access_token(), node.well_known.flower_address
 
     as_who = replace(frame, profile=result.email, server=result.server)
+    kept = chosen_profile(as_who).folder / CA_FILE
     token, announced = on_device(as_who, ask)
     found = flower_address(result.server, announced)
     home = flower_home(frame.surroundings.environ)
     write_token(home, found.address, token)
-    config = write_connection(home, found.address, insecure=found.insecure, federation=federation)
+    config = write_connection(
+        home,
+        found.address,
+        insecure=found.insecure,
+        federation=federation,
+        ca_file=kept if kept.exists() else None,
+    )
     return {
         "connection": CONNECTION,
         "address": found.address,

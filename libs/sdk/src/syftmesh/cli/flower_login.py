@@ -38,7 +38,9 @@ def flower_home(environ: Mapping[str, str]) -> Path:
     return Path(named) if named else Path.home() / ".flwr"
 
 
-def write_connection(home: Path, address: str, *, insecure: bool, federation: str | None) -> Path:
+def write_connection(
+    home: Path, address: str, *, insecure: bool, federation: str | None, ca_file: Path | None = None
+) -> Path:
     """Write the connection ``syftmesh`` into Flower's configuration, which keeps all else, and return the file.
 
     Args:
@@ -46,6 +48,7 @@ def write_connection(home: Path, address: str, *, insecure: bool, federation: st
         address: ``host:port``.
         insecure: Whether it is plaintext.
         federation: Name of the federation; None leaves it to ``flwr run --federation``.
+        ca_file: Certificates (PEM) that the hub's must come from; None: those that gRPC brings along.
 
     Raises:
         WrongState: FLOWER_CONFIG_UNUSABLE: the configuration cannot be read, or not be changed safely.
@@ -57,6 +60,8 @@ def write_connection(home: Path, address: str, *, insecure: bool, federation: st
     if before is None:
         before = NEW_CONFIG
     wanted: dict[str, Any] = {"address": address, "insecure": insecure}
+    if ca_file is not None and not insecure:
+        wanted["root-certificates"] = str(ca_file)
     if federation is not None:
         wanted["federation"] = federation
     lines = [f"{name} = {json.dumps(value)}" for name, value in wanted.items()]

@@ -88,7 +88,7 @@ class SuperNodeWatch:
         async with AsyncExitStack() as stack:
             session = self._node.session
             port = await stack.enter_async_context(
-                fleet_relay(self._hub_url, session.access_token, self._node.traffic)
+                fleet_relay(self._hub_url, session.access_token, self._node.traffic, self._node.trust)
             )
             child = supernode(port, wanted.runtime_port, Path(wanted.secret_file), self._folder, _restarted)
             await stack.enter_async_context(running(child))
