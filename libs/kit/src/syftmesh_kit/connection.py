@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random as jitter_source
+import re
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Self
@@ -20,11 +21,17 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from syftmesh_core.errors import Unavailable
 
-from syftmesh_kit.fault import bus_error, unreachable
+from syftmesh_kit.fault import TLS_EXPECTED, bus_error, connect_error, unreachable
 from syftmesh_kit.message import type_headers
 from syftmesh_kit.trace import current_traceparent
 
 _FIRST_CONNECT_PAUSE_S: Final = 0.2  # nats-py says int and sleeps it; 0 would spin while nobody listens
+
+_ONE_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+_PERMISSION: Final = re.compile(
+    r"permissions violation for (publish|subscription) to \"?([^\s\".]*(?:\.[^\s\".]*)?)"
+)
 
 StateListener = Callable[[bool], None]
 Handler = Callable[[Msg], Awaitable[None]]
@@ -42,6 +49,9 @@ class BusConnection:
         self._connected = asyncio.Event()
         self._generation = 0
         self._closed = False
+        self._lost = asyncio.Event()
+        self._refusal = connect_error(OSError())
+        self._told = ""
         self._probe = ""
         self._log: Any = structlog.get_logger("syftmesh.bus")
 
@@ -61,19 +71,21 @@ class BusConnection:
         """Connect and return the bus.
 
         Args:
-            url: ``nats://host:port`` (several separated by commas), without credentials.
+            url: ``nats://host:port``, or ``tls://`` (several separated by commas), without credentials.
             name: Name of the service, shown in the server's monitoring.
             user: User of the service.
             password: Its password.
             credentials_file: NATS credentials file, instead of user and password.
-            tls: Context for mutual TLS.
+            tls: Context for mutual TLS, which a ``tls://`` address requires of the server.
             timeout_s: Seconds that one request or publish may take.
             connect_timeout_s: Seconds to wait for the first connection.
 
         Raises:
-            Unavailable: No connection within the time (BUS_UNREACHABLE).
+            Unavailable: No connection within the time: nobody answers (BUS_UNREACHABLE), user or password are
+                refused (BUS_REFUSED), a certificate is (BUS_UNTRUSTED). Each change of the reason is logged
+                meanwhile.
         """
-        client = Client()
+        client = _TlsClient() if url.startswith("tls://") else Client()
         bus = cls(client, name, timeout_s)
         connecting = asyncio.create_task(
             client.connect(
@@ -83,6 +95,7 @@ class BusConnection:
                 password=password,
                 user_credentials=credentials_file,
                 tls=tls,
+                inbox_prefix=_inbox_prefix(user),
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=_FIRST_CONNECT_PAUSE_S,  # type: ignore[arg-type]
                 connect_timeout=2,
@@ -92,7 +105,7 @@ class BusConnection:
                 error_cb=bus._on_error,
                 disconnected_cb=bus._on_disconnected,
                 reconnected_cb=bus._on_reconnected,
-                closed_cb=bus._on_disconnected,
+                closed_cb=bus._on_closed,
             )
         )
         try:
@@ -101,14 +114,12 @@ class BusConnection:
                 raise TimeoutError
             connecting.result()
         except (OSError, TimeoutError, nats.errors.Error) as error:
-            raise Unavailable(
-                "The message bus cannot be reached. Check that nats-server runs, and its address.",
-                reason="BUS_UNREACHABLE",
-            ) from error
+            raise bus._refusal from error
         finally:
             if not connecting.done() or connecting.exception() is not None:
                 await _end(connecting)
                 await client.close()
+        bus._told = ""
         bus._connected.set()
         bus._probe = client.new_inbox()
         await client.subscribe(bus._probe, cb=_answer)
@@ -147,6 +158,14 @@ class BusConnection:
     def on_state(self, listener: StateListener) -> None:
         """Call `listener` with True when the connection is back and with False when it is lost."""
         self._listeners.append(listener)
+
+    async def lost(self) -> None:
+        """Return when the server has ended the connection in a way after which it is not made again.
+
+        That is no outage, which is survived, but an error that the server holds against this client (its user
+        was removed, for one): only a new start helps.
+        """
+        await self._lost.wait()
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Return when the connection stands.
@@ -228,6 +247,24 @@ class BusConnection:
 
     async def _on_error(self, error: Exception) -> None:
         self._log.debug("bus.error", kind=type(error).__name__)
+        denied = _PERMISSION.search(str(error).lower())
+        if denied is not None:  # never the whole subject: its later parts name people
+            self._log.error("bus.permission_denied", bus=self._name, verb=denied[1], subject=denied[2])
+        elif not self.is_connected:
+            self._note(connect_error(error))
+
+    def _note(self, refusal: Unavailable) -> None:
+        """Keep why there is no connection, and log it when it is another reason than before."""
+        self._refusal = refusal
+        if refusal.reason != self._told:
+            self._told = refusal.reason
+            self._log.warning("bus.waiting", bus=self._name, reason=refusal.reason, detail=refusal.message)
+
+    async def _on_closed(self) -> None:
+        await self._on_disconnected()
+        if not self._closed and self._probe:
+            self._log.error("bus.lost", bus=self._name)
+            self._lost.set()
 
     async def _on_disconnected(self) -> None:
         if self._connected.is_set():
@@ -237,6 +274,7 @@ class BusConnection:
 
     async def _on_reconnected(self) -> None:
         self._generation += 1
+        self._told = ""
         self._connected.set()
         self._log.info("bus.reconnected", bus=self._name, generation=self._generation)
         self._tell(connected=True)
@@ -244,6 +282,24 @@ class BusConnection:
     def _tell(self, *, connected: bool) -> None:
         for listener in self._listeners:
             listener(connected)
+
+
+class _TlsClient(Client):
+    """A client that says nothing, least of all its password, to a server that does not speak TLS.
+
+    nats-py upgrades a connection when the server asks for it, whatever the address says: whoever sits in between
+    would only have to leave that out.
+    """
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT001
+        if initial_connection and not info.get("tls_required"):
+            raise nats.errors.Error(TLS_EXPECTED)
+        await super()._process_info(info, initial_connection)
+
+
+def _inbox_prefix(user: str | None) -> str:
+    """Return where answers to `user` go: below its own name, so that the server can keep other users out of there."""
+    return f"_INBOX.{user}" if user and _ONE_TOKEN.fullmatch(user) else "_INBOX"
 
 
 class _Backoff:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from typing import Final
 
 import nats.errors
@@ -15,6 +16,10 @@ _STREAM_NOT_FOUND: Final = 10059
 STREAM_NAME_IN_USE: Final = 10058
 _MESSAGE_TOO_LARGE: Final = (10054,)
 _STREAM_FULL: Final = (10077,)
+TLS_EXPECTED: Final = "TLS was expected"
+"""Text of the error for a server that wants a tls:// connection in the clear."""
+
+_REFUSED: Final = "authorization violation"
 _SEQUENCE: Final = re.compile(r"(\d+)\s*$")
 
 
@@ -22,6 +27,30 @@ def unreachable() -> Unavailable:
     """Return the error for a bus that is not connected."""
     return Unavailable(
         "The message bus is not connected now. Try again in a moment.", reason="BUS_UNREACHABLE"
+    )
+
+
+def connect_error(error: BaseException) -> Unavailable:
+    """Return why there is no connection, for whoever runs the service; `error` is nats-py's or the system's.
+
+    The bus refuses user or password (BUS_REFUSED), one side does not accept the other's certificate
+    (BUS_UNTRUSTED), or nobody answers (BUS_UNREACHABLE).
+    """
+    if isinstance(error, ssl.SSLError) or TLS_EXPECTED in str(error):
+        return Unavailable(
+            "The message bus cannot be trusted, or does not trust this service: the certificate of one side is not "
+            "from an authority that the other knows, or does not bear its name. Check the TLS files of both.",
+            reason="BUS_UNTRUSTED",
+        )
+    if _REFUSED in str(error).lower():
+        return Unavailable(
+            "The message bus refuses the user or the password of this service. Check both against its "
+            "configuration.",
+            reason="BUS_REFUSED",
+        )
+    return Unavailable(
+        "The message bus cannot be reached. Check that nats-server runs, and its address.",
+        reason="BUS_UNREACHABLE",
     )
 
 

@@ -9,15 +9,21 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import Any, Final
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from syftmesh_core.errors import Unavailable
+from syftmesh_core.errors import MeshError, Unavailable
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from syftmesh_kit.tls import TlsIdentity, certificate_names, check_peer, follow
 
 _START_S: Final = 5.0
 _BACKLOG: Final = 128
 _MAX_CONNECTIONS: Final = 512
+
+_log: Any = structlog.get_logger("syftmesh.http")
 
 
 class HttpServer:
@@ -27,9 +33,21 @@ class HttpServer:
         host: Address to bind to.
         port: Port; 0 picks a free one.
         drain_s: Seconds that open requests get at the end.
+        tls: Whose certificate to show, and by whose authorities clients must show one; None is plain HTTP.
+        peers: Names of which a client's certificate must bear one; empty: any of the authorities'.
     """
 
-    def __init__(self, host: str, port: int, drain_s: float) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        drain_s: float,
+        *,
+        tls: TlsIdentity | None = None,
+        peers: frozenset[str] = frozenset(),
+    ) -> None:
+        self._tls = tls
+        self._peers = peers
         self._host = host
         self._wanted_port = port
         self._drain_s = drain_s
@@ -75,6 +93,7 @@ class HttpServer:
 
         Raises:
             Unavailable: It did not start (HTTP_START_FAILED).
+            InvalidInput: The TLS files are damaged (TLS_FILES_INVALID).
         """
         if self._socket is None:
             self.bind()
@@ -83,7 +102,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             lifespan="off",
-            http="h11",
+            http=_protocol(self._peers) if self._peers else "h11",
             ws="none",
             server_header=False,
             proxy_headers=False,
@@ -92,6 +111,11 @@ class HttpServer:
             timeout_keep_alive=15,
             timeout_graceful_shutdown=max(1, int(self._drain_s)),
         )
+        if self._tls is not None:
+            context = self._tls.server_context()
+            config.load()
+            config.ssl = context  # after loading: uvicorn itself takes files, once
+            tasks.create_task(follow(self._tls, [context]))
         self._server = server = _Server(config)
         assert self._socket is not None  # noqa: S101 - bound above
         self._task = tasks.create_task(server.serve([self._socket]))
@@ -112,6 +136,33 @@ class HttpServer:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+
+
+def _protocol(peers: frozenset[str]) -> type[H11Protocol]:
+    """Return uvicorn's protocol, for clients alone whose certificate bears one of the names."""
+
+    class Protocol(H11Protocol):
+        is_refused = False
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            try:
+                check_peer(certificate_names(transport.get_extra_info("peercert")), peers)
+            except MeshError as error:
+                self.is_refused = True
+                _log.warning("http.peer_refused", reason=error.reason)
+                transport.close()
+            else:
+                super().connection_made(transport)
+
+        def data_received(self, data: bytes) -> None:
+            if not self.is_refused:
+                super().data_received(data)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if not self.is_refused:  # uvicorn was never told that it was made
+                super().connection_lost(exc)
+
+    return Protocol
 
 
 class _Server(uvicorn.Server):

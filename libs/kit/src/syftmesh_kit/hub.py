@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from grpc_health.v1 import health as grpc_health
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, SystemClock
+from syftmesh_core.errors import Unavailable
 
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.ending import EndingGroup
+from syftmesh_kit.health import health_port
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
 from syftmesh_kit.server import ServiceHost, ServiceModule
 from syftmesh_kit.settings import ServiceSettings
 from syftmesh_kit.telemetry import configure_telemetry
+from syftmesh_kit.tls import follow
 from syftmesh_kit.token import TokenVerifier
 
 
@@ -53,6 +58,8 @@ async def serve_hub(
 ) -> None:
     """Serve the module that `build` makes until `stop` is set, then drain.
 
+    While the bus is waited for, the health port says NOT_SERVING and the log says why.
+
     Args:
         name: The service's name, at the bus and in the logs.
         settings: Its settings.
@@ -60,33 +67,89 @@ async def serve_hub(
         build: Makes the module.
 
     Raises:
-        Unavailable: The bus cannot be reached, or the address is in use.
+        InvalidInput: The TLS files are damaged (TLS_FILES_INVALID).
+        Unavailable: The bus cannot be reached within `ServiceSettings.nats_wait_s`, or gave the connection up
+            (BUS_LOST), or the address is in use.
     """
     configure_telemetry(name, json_lines=settings.log_json, level=settings.log_level)
+    tls = settings.tls.client_context() if settings.tls is not None else None
+    async with health_port(settings.health_listen) as health:
+        bus = await _connected(name, settings, tls, stop)
+        if bus is None:
+            return
+        try:
+            await _serve(bus, settings, stop, build, health, tls)
+        finally:
+            await bus.close()
+
+
+async def _serve(
+    bus: Bus,
+    settings: ServiceSettings,
+    stop: asyncio.Event,
+    build: Callable[[HubParts], Awaitable[HubModule]],
+    health: grpc_health.aio.HealthServicer,
+    tls: ssl.SSLContext | None,
+) -> None:
     clock, registry = SystemClock(), CollectorRegistry()
-    bus = await Bus.connect(
-        settings.nats_url,
-        name=name,
-        user=settings.nats_user or None,
-        password=settings.nats_password.get_secret_value() or None,
+    module = await build(HubParts(bus, clock, registry))
+    keys = KeySetWatcher(bus)
+    verifier = TokenVerifier(keys, settings.issuer, clock)
+    keys.on_retired(verifier.forget_key)
+    revocations = RevocationWatcher(bus, verifier)
+    interceptor = ServerInterceptor(
+        verifier=verifier,
+        metrics=RpcMetrics(registry),
+        public_methods=module.public_methods,
+        peers=settings.tls_peers,
     )
+    host = ServiceHost(
+        [module],
+        interceptor=interceptor,
+        address=settings.listen,
+        credentials=settings.tls.server_credentials() if settings.tls is not None else None,
+        drain_s=settings.drain_s,
+        health=health,
+    )
+    bus.on_state(lambda _connected: host.check_now())
+    async with EndingGroup() as tasks:
+        tasks.create_task(keys.run())
+        tasks.create_task(revocations.run())
+        tasks.create_task(_end_when_lost(bus))
+        if settings.tls is not None and tls is not None:
+            tasks.create_task(follow(settings.tls, [tls]))
+        await host.run(stop)
+        tasks.end()
+
+
+async def _connected(
+    name: str, settings: ServiceSettings, tls: ssl.SSLContext | None, stop: asyncio.Event
+) -> Bus | None:
+    """Return the bus, or None when the process is to end while it is waited for."""
+    connecting = asyncio.ensure_future(
+        Bus.connect(
+            settings.nats_url,
+            name=name,
+            user=settings.nats_user or None,
+            password=settings.nats_password.get_secret_value() or None,
+            tls=tls if settings.nats_url.startswith("tls://") else None,
+            connect_timeout_s=settings.nats_wait_s,
+        )
+    )
+    stopping = asyncio.ensure_future(stop.wait())
     try:
-        module = await build(HubParts(bus, clock, registry))
-        keys = KeySetWatcher(bus)
-        verifier = TokenVerifier(keys, settings.issuer, clock)
-        keys.on_retired(verifier.forget_key)
-        revocations = RevocationWatcher(bus, verifier)
-        interceptor = ServerInterceptor(
-            verifier=verifier, metrics=RpcMetrics(registry), public_methods=module.public_methods
-        )
-        host = ServiceHost(
-            [module], interceptor=interceptor, address=settings.listen, drain_s=settings.drain_s
-        )
-        bus.on_state(lambda _connected: host.check_now())
-        async with EndingGroup() as tasks:
-            tasks.create_task(keys.run())
-            tasks.create_task(revocations.run())
-            await host.run(stop)
-            tasks.end()
+        await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return await connecting if connecting.done() else None
     finally:
-        await bus.close()
+        connecting.cancel()
+        stopping.cancel()
+        await asyncio.gather(connecting, stopping, return_exceptions=True)
+
+
+async def _end_when_lost(bus: Bus) -> None:
+    await bus.lost()
+    raise Unavailable(
+        "The message bus has ended the connection of this service for good. Start the service again, and check "
+        "its user at the bus.",
+        reason="BUS_LOST",
+    )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Awaitable
+import os
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,9 +26,11 @@ from urllib3.exceptions import HTTPError
 from syftmesh_kit.object_store import ObjectInfo, PresignedRequest, check_key, check_presign
 from syftmesh_kit.presign import SigningKey, encode_path, presign_query
 from syftmesh_kit.settings import S3Settings
+from syftmesh_kit.store_trust import is_untrusted, store_context
 
 T = TypeVar("T")
 _RETRIES: Final = 3
+_SYSTEM_TRUST: Final = "SSL_CERT_FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,11 @@ class S3Config:
         region: Region of the signatures.
         signing_host: Host header that arrives at the store with a pre-signed request; empty: the
             endpoint's. A proxy in between must set it.
-        url_base: Base URL of pre-signed requests as clients see it (``https://hub.example/objects``);
-            empty: the endpoint. Below it stands ``/<bucket>/<key>``.
+        url_base: Base URL of pre-signed requests as clients see it (``https://hub.example/objects``, or the path
+            alone, which clients put below the address they reach the hub by); empty: the endpoint. Below it
+            stands ``/<bucket>/<key>``.
         timeout_s: Seconds one request may take.
+        ca_file: Authorities that the store's certificate must come from; None: those of the system.
     """
 
     endpoint: str
@@ -53,6 +60,7 @@ class S3Config:
     signing_host: str = ""
     url_base: str = ""
     timeout_s: float = 30.0
+    ca_file: Path | None = None
 
     @classmethod
     def of(cls, settings: S3Settings) -> S3Config:
@@ -65,6 +73,7 @@ class S3Config:
             region=settings.s3_region,
             signing_host=settings.s3_signing_host,
             url_base=settings.s3_url_base,
+            ca_file=settings.s3_ca_file,
         )
 
 
@@ -77,36 +86,14 @@ class S3ObjectStore:
         self._key = SigningKey(config.access_key, config.secret_key, config.region)
         self._host = config.signing_host or urlsplit(config.endpoint).netloc
         self._base = (config.url_base or config.endpoint).rstrip("/")
-        self._store = S3Store(
-            config.bucket,
-            endpoint=config.endpoint,
-            access_key_id=config.access_key,
-            secret_access_key=config.secret_key,
-            region=config.region,
-            virtual_hosted_style_request=False,
-            # allow_http follows the endpoint's scheme: a hub's own store is reached inside its network
-            # policy.
-            client_options={
-                "allow_http": config.endpoint.startswith("http://"),
-                "timeout": timedelta(seconds=config.timeout_s),
-                "connect_timeout": timedelta(seconds=2),
-            },
-            retry_config={
-                "max_retries": _RETRIES,
-                "retry_timeout": timedelta(seconds=config.timeout_s),
-                "backoff": {
-                    "init_backoff": timedelta(milliseconds=50),
-                    "max_backoff": timedelta(seconds=1),
-                    "base": 2,
-                },
-            },
-        )
+        self._store = _store(config)
 
     async def ensure_bucket(self) -> None:
         """Make the bucket when it is missing.
 
         Raises:
-            Unavailable: The store does not answer or refuses the credentials (OBJECT_STORE_AWAY).
+            Unavailable: The store does not answer or refuses the credentials (OBJECT_STORE_AWAY), or its
+                certificate is not from `S3Config.ca_file` (OBJECT_STORE_UNTRUSTED).
         """
         await asyncio.to_thread(self._ensure_bucket)
 
@@ -114,7 +101,7 @@ class S3ObjectStore:
         """Return when the store answers a request.
 
         Raises:
-            Unavailable: It does not (OBJECT_STORE_AWAY).
+            Unavailable: It does not (OBJECT_STORE_AWAY, OBJECT_STORE_UNTRUSTED).
         """
         await self.head("ready")
 
@@ -128,7 +115,7 @@ class S3ObjectStore:
                 "An object of that name is there already.", reason="OBJECT_EXISTS", metadata={"key": key}
             ) from error
         except (BaseError, OSError) as error:
-            raise _away() from error
+            raise _away(error) from error
 
     async def get(self, key: str, *, start: int = 0, end: int | None = None) -> bytes:
         """See `ObjectStore.get`."""
@@ -150,7 +137,7 @@ class S3ObjectStore:
         except FileNotFoundError:
             return None
         except (BaseError, OSError) as error:
-            raise _away() from error
+            raise _away(error) from error
         return _info(dict(found))
 
     async def delete(self, key: str) -> None:
@@ -160,7 +147,7 @@ class S3ObjectStore:
         except FileNotFoundError:
             return
         except (BaseError, OSError) as error:
-            raise _away() from error
+            raise _away(error) from error
 
     async def list(self, prefix: str, *, after: str = "") -> AsyncIterator[ObjectInfo]:
         """See `ObjectStore.list`."""
@@ -172,7 +159,7 @@ class S3ObjectStore:
                 for found in chunk:
                     yield _info(dict(found))
         except (BaseError, OSError) as error:
-            raise _away() from error
+            raise _away(error) from error
 
     def presign_put(self, key: str, *, size_bytes: int, sha256: bytes, ttl_s: int) -> PresignedRequest:
         """See `ObjectStore.presign_put`."""
@@ -219,12 +206,15 @@ class S3ObjectStore:
                 found = await self.head(key)
                 if found is not None and start >= found.size_bytes:
                     raise _bad_range(start, end) from error
-            raise _away() from error
+            raise _away(error) from error
 
     def _ensure_bucket(self) -> None:
         parts = urlsplit(self._config.endpoint)
-        retries = Retry(total=2, backoff_factor=0.1)
-        pool = PoolManager(timeout=Timeout(connect=2.0, read=self._config.timeout_s), retries=retries)
+        pool = PoolManager(
+            timeout=Timeout(connect=2.0, read=self._config.timeout_s),
+            retries=Retry(total=2, backoff_factor=0.1),
+            ssl_context=store_context(self._config.ca_file),
+        )
         client = Minio(
             endpoint=parts.netloc,
             access_key=self._config.access_key,
@@ -238,11 +228,61 @@ class S3ObjectStore:
                 client.make_bucket(bucket_name=self._config.bucket)
         except S3Error as error:
             if error.code not in {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}:
-                raise _away() from error
+                raise _away(error) from error
         except (MinioException, HTTPError, OSError) as error:
-            raise _away() from error
+            raise _away(error) from error
         finally:
             pool.clear()
+
+
+def _store(config: S3Config) -> S3Store:
+    with _trusting(config.ca_file):
+        return S3Store(
+            config.bucket,
+            endpoint=config.endpoint,
+            access_key_id=config.access_key,
+            secret_access_key=config.secret_key,
+            region=config.region,
+            virtual_hosted_style_request=False,
+            # allow_http follows the endpoint's scheme: a hub's own store is reached inside its network
+            # policy.
+            client_options={
+                "allow_http": config.endpoint.startswith("http://"),
+                "timeout": timedelta(seconds=config.timeout_s),
+                "connect_timeout": timedelta(seconds=2),
+            },
+            retry_config={
+                "max_retries": _RETRIES,
+                "retry_timeout": timedelta(seconds=config.timeout_s),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=50),
+                    "max_backoff": timedelta(seconds=1),
+                    "base": 2,
+                },
+            },
+        )
+
+
+@contextmanager
+def _trusting(ca_file: Path | None) -> Iterator[None]:
+    """Make the client that is built inside the block trust the authorities in `ca_file`, and no others.
+
+    obstore has no option for them: it reads the system's once, when a store is made, and where they lie is this
+    variable's to say. Outside of the block it is as it was.
+    """
+    if ca_file is None:
+        yield
+        return
+    store_context(ca_file)
+    before = os.environ.get(_SYSTEM_TRUST)
+    os.environ[_SYSTEM_TRUST] = str(ca_file)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_SYSTEM_TRUST]
+        else:
+            os.environ[_SYSTEM_TRUST] = before
 
 
 def _info(found: dict[str, object]) -> ObjectInfo:
@@ -251,7 +291,13 @@ def _info(found: dict[str, object]) -> ObjectInfo:
     return ObjectInfo(str(found["path"]), int(str(found["size"])), str(found.get("e_tag") or ""), time_ms)
 
 
-def _away() -> Unavailable:
+def _away(error: BaseException) -> Unavailable:
+    if is_untrusted(error):
+        return Unavailable(
+            "The certificate of the object store is not from an authority that this service trusts, or does not "
+            "bear the store's name. Check the setting S3_CA_FILE and the store's certificate.",
+            reason="OBJECT_STORE_UNTRUSTED",
+        )
     return Unavailable(
         "The object store does not answer now. Try again in a moment.", reason="OBJECT_STORE_AWAY"
     )

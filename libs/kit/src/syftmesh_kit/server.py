@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Protocol
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health as grpc_health
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from syftmesh_core.errors import MeshError, Unavailable
+from syftmesh_core.errors import MeshError
 
-from syftmesh_kit.address import UNIX, grpc_target
+from syftmesh_kit.binding import bind
 from syftmesh_kit.channel import TRANSPORT_MESSAGE_BYTES
 from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.interceptor import ServerInterceptor
@@ -73,6 +72,7 @@ class ServiceHost:
         check_interval_s: Seconds between readiness checks while all is well; a quarter while it is not.
         ready_timeout_s: A module whose `ready` takes longer counts as not ready.
         drain_s: Longest drain in seconds.
+        health: Health service to tell of readiness, where another server serves it too (`health.health_port`).
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class ServiceHost:
         check_interval_s: float = 2.0,
         ready_timeout_s: float = 2.0,
         drain_s: float = 5.0,
+        health: grpc_health.aio.HealthServicer | None = None,
     ) -> None:
         self._modules = list(modules)
         self._interceptor = interceptor
@@ -93,7 +94,7 @@ class ServiceHost:
         self._check_interval_s = check_interval_s
         self._ready_timeout_s = ready_timeout_s
         self._drain_s = drain_s
-        self._health = health.aio.HealthServicer()
+        self._health = health or grpc_health.aio.HealthServicer()
         self._services: dict[str, tuple[str, ...]] = {}
         self._ready: dict[str, bool] = {}
         self._kick = asyncio.Event()
@@ -127,7 +128,7 @@ class ServiceHost:
         """
         server = grpc.aio.server(interceptors=(self._interceptor,), options=_OPTIONS)
         await self._register(server)
-        target = self._bind(server)
+        target = bind(server, self._address, self._credentials)
         await server.start()
         self._log.info("server.started", address=target, services=sorted(self._services))
         failure: Exception | None = None
@@ -155,7 +156,7 @@ class ServiceHost:
 
     async def _register(self, server: grpc.aio.Server) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = [health.SERVICE_NAME, reflection.SERVICE_NAME]
+        names = [grpc_health.SERVICE_NAME, reflection.SERVICE_NAME]
         for module in self._modules:
             self._services[module.name] = module.register(server)
             self._ready[module.name] = False
@@ -164,28 +165,6 @@ class ServiceHost:
                 await self._health.set(service, _NOT_SERVING)
         await self._health.set("", _NOT_SERVING)
         reflection.enable_server_reflection(names, server)
-
-    def _bind(self, server: grpc.aio.Server) -> str:
-        target = grpc_target(self._address)
-        busy = Unavailable(
-            f"The address {self._address} is in use. Stop the other process or choose another.",
-            reason="PORT_IN_USE",
-            metadata={"address": self._address},
-        )
-        is_unix = target.startswith(UNIX)
-        try:
-            with _private_umask() if is_unix else nullcontext():
-                if is_unix:
-                    Path(target.removeprefix(UNIX)).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                if self._credentials is None:
-                    port = server.add_insecure_port(target)
-                else:
-                    port = server.add_secure_port(target, self._credentials)
-        except RuntimeError as error:
-            raise busy from error
-        if port == 0:
-            raise busy
-        return target if is_unix else f"{target.rpartition(':')[0]}:{port}"
 
     async def _watch_readiness(self) -> None:
         while True:
@@ -233,15 +212,6 @@ class ServiceHost:
         except TimeoutError:
             self._log.warning("server.drain_timed_out", drain_s=self._drain_s)
         await server.stop(max(0.1, deadline - asyncio.get_running_loop().time()))
-
-
-@contextmanager
-def _private_umask() -> Iterator[None]:
-    old = os.umask(0o177)
-    try:
-        yield
-    finally:
-        os.umask(old)
 
 
 class _Stopped(Exception):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 import grpc
-import structlog
 from mesh.crypto.v1 import crypto_service_pb2_grpc as grpc_api
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, Random, system_random
@@ -15,6 +14,7 @@ from syftmesh_kit import subject, topology
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.journal import Journaler, JournalMetrics, wait_journaled
 from syftmesh_kit.object_store import ObjectStore
+from syftmesh_kit.waiting import Waiting
 
 from syftmesh_crypto.adapters.key_log import JournalBarrier, KeyLog
 from syftmesh_crypto.domain.lookup import LookUpDevices
@@ -23,8 +23,6 @@ from syftmesh_crypto.servicer import SERVICE, KeyDirectoryServicer
 from syftmesh_crypto.settings import CryptoSettings
 
 _RETRY_S: Final = 0.5
-
-_log: Any = structlog.get_logger("syftmesh.crypto")
 
 
 class CryptoModule:
@@ -68,12 +66,13 @@ class CryptoModule:
         """Do nothing: what was acknowledged is durable."""
 
     async def _prepare(self, tasks: asyncio.TaskGroup) -> None:
+        waiting = Waiting("crypto.waiting")
         while not self._prepared:
             try:
                 await self._bus.ensure_stream(topology.KEYLOG)
                 await self._bus.ensure_kv(topology.bucket(subject.KV_JOURNAL))
             except MeshError as error:
-                _log.warning("crypto.waiting", reason=error.reason)
+                waiting.note(error)
                 await asyncio.sleep(_RETRY_S)
                 continue
             self._prepared = True

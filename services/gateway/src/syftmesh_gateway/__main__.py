@@ -7,6 +7,7 @@ import sys
 
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import SystemClock
+from syftmesh_kit.health import health_port
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.run import run_service
@@ -34,9 +35,17 @@ async def serve(stop: asyncio.Event) -> None:
     configure_telemetry("gateway", json_lines=settings.log_json, level=settings.log_level)
     registry = CollectorRegistry()
     module = await build(settings, clock=SystemClock(), registry=registry)
-    interceptor = ServerInterceptor(verifier=None, metrics=RpcMetrics(registry))
-    host = ServiceHost([module], interceptor=interceptor, address=settings.listen, drain_s=settings.drain_s)
-    await host.run(stop)
+    interceptor = ServerInterceptor(verifier=None, metrics=RpcMetrics(registry), peers=settings.tls_peers)
+    async with health_port(settings.health_listen) as health:
+        host = ServiceHost(
+            [module],
+            interceptor=interceptor,
+            address=settings.listen,
+            credentials=settings.tls.server_credentials() if settings.tls is not None else None,
+            drain_s=settings.drain_s,
+            health=health,
+        )
+        await host.run(stop)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import Unavailable
 from syftmesh_kit.http_server import HttpServer
+from syftmesh_kit.store_trust import store_context
+from syftmesh_kit.tls import follow
 
+from syftmesh_gateway.adapters.backend import Backends
 from syftmesh_gateway.adapters.flower_proxy import FlowerProxy
 from syftmesh_gateway.adapters.forwarder import Forwarder, ForwardServer
 from syftmesh_gateway.adapters.object_proxy import ObjectProxy
@@ -39,9 +42,10 @@ class GatewayModule:
         self._registry = registry
         self._http = HttpServer(settings.http_host, settings.http_port, settings.drain_s)
         self._client: httpx.AsyncClient | None = None
-        self._probe: Probe | None = None
         self._forward: ForwardServer | None = None
-        self._flower = FlowerProxy(settings.superlink_http) if settings.superlink_http else None
+        self._tls = settings.tls.client_context() if settings.tls is not None else None
+        self._backends = Backends(settings.backends, settings.tls, clock)
+        self._flower = FlowerProxy(settings.superlink_http, self._tls) if settings.superlink_http else None
 
     @property
     def name(self) -> str:
@@ -67,16 +71,22 @@ class GatewayModule:
 
         Raises:
             Unavailable: A port is in use (PORT_IN_USE).
+            InvalidInput: The file of the store's authorities is damaged (TLS_FILES_INVALID).
         """
         settings = self._settings
         port = self._http.bind()
         limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
-        self._client = httpx.AsyncClient(timeout=settings.object_timeout_s, limits=limits, trust_env=False)
+        self._client = httpx.AsyncClient(
+            timeout=settings.object_timeout_s,
+            limits=limits,
+            trust_env=False,
+            verify=store_context(settings.s3_ca_file),
+        )
         objects = ObjectProxy(settings.s3_endpoint, settings.s3_signing_host, self._client)
-        self._probe = Probe(settings.backends, objects.is_ready, self._clock)
+        probe = Probe(self._backends, objects.is_ready, self._clock)
         edge = Edge(
             addresses=self._addresses(),
-            probe=self._probe,
+            probe=probe,
             objects=objects,
             hosts=host_rule(port, settings.allowed_hosts),
             registry=self._registry,
@@ -86,8 +96,10 @@ class GatewayModule:
             flower=self._flower,
         )
         if settings.forward_listen:
-            self._forward = ForwardServer(Forwarder(settings.backends), settings.forward_listen)
+            self._forward = ForwardServer(Forwarder(self._backends), settings.forward_listen)
             await self._forward.start()
+        if settings.tls is not None and self._tls is not None:
+            tasks.create_task(follow(settings.tls, [self._tls]))
         await self._http.start(build_app(edge), tasks)
 
     async def ready(self) -> None:
@@ -104,8 +116,7 @@ class GatewayModule:
         await self._http.stop()
         if self._forward is not None:
             await self._forward.stop(self._settings.drain_s)
-        if self._probe is not None:
-            await self._probe.close()
+        await self._backends.close()
         if self._client is not None:
             await self._client.aclose()
         if self._flower is not None:
@@ -136,5 +147,8 @@ async def build(
         clock: Time.
         random: Source of error ids.
         registry: Metrics shown at ``/metrics``; those of all services that share the process.
+
+    Raises:
+        InvalidInput: The TLS files are damaged (TLS_FILES_INVALID).
     """
     return GatewayModule(settings, clock, random, registry or CollectorRegistry())

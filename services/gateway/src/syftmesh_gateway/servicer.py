@@ -138,22 +138,32 @@ class Routes:
         response = await handler(Request(scope, receive))
         await response(scope, receive, send)
 
-    async def index(self, _request: Request) -> Response:
+    async def index(self, request: Request) -> Response:
         """Tell people what this is."""
-        return HTMLResponse(page(self._edge.addresses, await self._edge.probe.health()))
+        return HTMLResponse(page(self._addresses(request), await self._edge.probe.health()))
 
     async def healthz(self, _request: Request) -> Response:
         """Tell programs whether everything behind the gateway is ready: 200, or 503."""
         health = await self._edge.probe.health()
         return JSONResponse(health.document(), status_code=200 if health.is_ready else 503)
 
-    async def well_known(self, _request: Request) -> Response:
+    async def well_known(self, request: Request) -> Response:
         """Tell clients where the services are."""
-        return JSONResponse(self._edge.addresses.document())
+        return JSONResponse(self._addresses(request).document())
+
+    def _addresses(self, request: Request) -> Addresses:
+        return self._edge.addresses.seen_at(request.headers["host"])  # `Guard` has checked it
 
     async def metrics(self, request: Request) -> Response:
-        """Give the metrics of this process to whoever is on this machine."""
-        if request.client is None or not is_loopback(request.client.host):
+        """Give the metrics of this process to whoever is on this machine.
+
+        Behind a proxy everybody seems to be: nobody gets them then.
+
+        Raises:
+            PermissionDenied: LOOPBACK_ONLY.
+        """
+        is_near = request.client is not None and is_loopback(request.client.host)
+        if not is_near or self._edge.addresses.is_behind_proxy:
             raise PermissionDenied("Metrics are read on this machine only.", reason="LOOPBACK_ONLY")
         return Response(generate_latest(self._edge.registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pydantic import Field
-from syftmesh_kit.settings import ServiceSettings, settings_config
+from syftmesh_kit.settings import NameSet, OptionalPath, ServiceSettings, settings_config
 
 
 class GatewaySettings(ServiceSettings):
@@ -17,12 +17,14 @@ class GatewaySettings(ServiceSettings):
     http_port: int = Field(default=8080, ge=0, le=65535)
     """HTTP port; 0 picks a free one."""
 
-    allowed_hosts: frozenset[str] = frozenset()
-    """Host headers answered besides the loopback names of the port, e.g. ``hub.example.org``; any other is
-    refused, so that no foreign page reaches a laptop's hub by a rebound name."""
+    allowed_hosts: NameSet = frozenset()
+    """Host headers answered besides the loopback names of the port: ``hub.example.org`` at any port,
+    ``hub.example.org:8443`` at that one; any other is refused, so that no foreign page reaches a laptop's hub by a
+    rebound name."""
 
     advertised_grpc: str = "127.0.0.1:8081"
-    """gRPC address that clients are told."""
+    """gRPC address that clients are told; ``self``: the one they reached the hub at (the Host header, which is
+    among the allowed), for a hub behind a proxy that serves everything at one port under several names."""
 
     advertised_grpc_tls: bool = False
     """Whether that address speaks TLS; on a laptop it is loopback and does not."""
@@ -40,10 +42,14 @@ class GatewaySettings(ServiceSettings):
     are passed; empty: this hub runs no federated apps."""
 
     advertised_flower: str = ""
-    """``host:port`` under which Flower's clients reach this gateway; empty: clients are told of none."""
+    """``host:port`` under which Flower's clients reach this gateway; ``self`` as for gRPC; empty: clients are told
+    of none."""
 
     s3_endpoint: str = "http://127.0.0.1:8333"
     """Base URL the object store is reached by."""
+
+    s3_ca_file: OptionalPath = None
+    """Authorities that the store's certificate must come from (PEM); unset: those of the system."""
 
     s3_signing_host: str = ""
     """Host header that pre-signed requests were signed for; empty: the endpoint's."""

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
 import grpc
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from mesh.identity.v1 import identity_pb2 as pb
 from mesh.identity.v1 import identity_service_pb2_grpc as grpc_api
+from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import InvalidInput, MeshError, Unavailable
 from syftmesh_core.principal import is_principal
 from syftmesh_core.text import from_safe_token
 from syftmesh_kit import subject
 from syftmesh_kit.bus import Bus
+from syftmesh_kit.interceptor import RpcMetrics
 from syftmesh_kit.keyset import KeySetPublisher, RevocationPublisher, parse_jwk
 from syftmesh_kit.kv import KvBucket
 from syftmesh_kit.token import TokenIssuer
+from syftmesh_kit.waiting import Waiting
 
+from syftmesh_identity.adapters.admin_socket import AdminSocket
 from syftmesh_identity.adapters.kv_store import declare, stores_on
 from syftmesh_identity.adapters.local_token import LocalTokenFile
 from syftmesh_identity.adapters.revocation import PublishedRevocations
@@ -27,13 +30,19 @@ from syftmesh_identity.adapters.signing_key import SignedAccess, SigningKey, loa
 from syftmesh_identity.domain.enrolment import Enrolment
 from syftmesh_identity.domain.join import JoinTokens
 from syftmesh_identity.domain.login import LocalLogin
+from syftmesh_identity.domain.model import OPERATOR
 from syftmesh_identity.domain.refresh import Sessions
-from syftmesh_identity.servicer import PUBLIC_METHODS, SERVICE, IdentityServicer, UseCases
+from syftmesh_identity.servicer import (
+    ADMIN_CALLER,
+    PUBLIC_METHODS,
+    SERVICE,
+    IdentityServicer,
+    UseCases,
+    admin_servicer,
+)
 from syftmesh_identity.settings import IdentitySettings
 
 _RETRY_S: Final = 0.5
-
-_log: Any = structlog.get_logger("syftmesh.identity")
 
 
 class IdentityModule:
@@ -42,12 +51,18 @@ class IdentityModule:
     public_methods = PUBLIC_METHODS
 
     def __init__(
-        self, bus: Bus, servicer: IdentityServicer, publisher: KeySetPublisher, key: SigningKey
+        self,
+        bus: Bus,
+        servicer: IdentityServicer,
+        publisher: KeySetPublisher,
+        key: SigningKey,
+        admin: AdminSocket | None = None,
     ) -> None:
         self._bus = bus
         self._servicer = servicer
         self._publisher = publisher
         self._key = key
+        self._admin = admin
         self._prepared = False
 
     @property
@@ -61,7 +76,13 @@ class IdentityModule:
         return (SERVICE,)
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Begin to declare the state and to publish the key; `ready` says when that is done."""
+        """Begin to declare the state and to publish the key; `ready` says when that is done.
+
+        Raises:
+            Unavailable: The admin socket cannot be bound (PORT_IN_USE).
+        """
+        if self._admin is not None:
+            await self._admin.start()
         tasks.create_task(self._prepare())
 
     async def ready(self) -> None:
@@ -75,26 +96,41 @@ class IdentityModule:
         await self._bus.stream_state(f"KV_{subject.KV_IDENTITY_REFRESH}")
 
     async def drain(self) -> None:
-        """Do nothing: the host waits for the calls, and nothing runs beside them."""
+        """Close the admin socket; the host waits for the calls, and nothing runs beside them."""
+        if self._admin is not None:
+            await self._admin.stop()
 
     async def _prepare(self) -> None:
+        waiting = Waiting("identity.waiting")
         while not self._prepared:
             try:
                 await declare(self._bus)
                 await self._publisher.publish(self._key.kid, self._key.key.public_key())
             except MeshError as error:
-                _log.warning("identity.waiting", reason=error.reason)
+                waiting.note(error)
                 await asyncio.sleep(_RETRY_S)
                 continue
             self._prepared = True
 
 
 async def build(
-    settings: IdentitySettings, *, bus: Bus, clock: Clock, random: Random = system_random
+    settings: IdentitySettings,
+    *,
+    bus: Bus,
+    clock: Clock,
+    random: Random = system_random,
+    registry: CollectorRegistry | None = None,
 ) -> IdentityModule:
     """Return the service with its adapters; nothing is asked of the bus before it is started.
 
     Key and local token files are made when they are missing.
+
+    Args:
+        settings: Settings; those of connections have been used by the caller already.
+        bus: The message bus.
+        clock: Time.
+        random: Source of secrets and ids.
+        registry: Where calls on the admin socket are counted; not one that counts other servers' calls.
 
     Raises:
         InvalidInput: An administrator is no normalised e-mail (SETTING_INVALID).
@@ -118,11 +154,27 @@ async def build(
         enrolment=enrolment,
         sessions=sessions,
         local_login=LocalLogin(local_token, enrolment, sessions),
-        join_tokens=JoinTokens(stores, enrolment, sessions, settings.administrators, clock, random),
+        join_tokens=JoinTokens(
+            stores, enrolment, sessions, settings.administrators | {OPERATOR}, clock, random
+        ),
         key_set=_KeySet(keys),
     )
     servicer = IdentityServicer(use_cases, settings.issuer, clock)
-    return IdentityModule(bus, servicer, KeySetPublisher(keys), key)
+    admin = _admin_socket(settings, servicer, registry or CollectorRegistry())
+    return IdentityModule(bus, servicer, KeySetPublisher(keys), key, admin)
+
+
+def _admin_socket(
+    settings: IdentitySettings, servicer: IdentityServicer, registry: CollectorRegistry
+) -> AdminSocket | None:
+    if settings.admin_socket is None:
+        return None
+    admin = admin_servicer(servicer)
+
+    def register(server: grpc.aio.Server) -> None:
+        grpc_api.add_IdentityServiceServicer_to_server(admin, server)
+
+    return AdminSocket(settings.admin_socket, register, ADMIN_CALLER, RpcMetrics(registry))
 
 
 class _KeySet:

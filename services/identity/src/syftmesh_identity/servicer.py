@@ -7,19 +7,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final, NoReturn, TypeVar
 
 from mesh.identity.v1 import identity_pb2 as pb
 from mesh.identity.v1 import identity_service_pb2 as rpc
 from mesh.identity.v1 import identity_service_pb2_grpc as grpc_api
 from syftmesh_core.clock import Clock
-from syftmesh_core.errors import Unimplemented
-from syftmesh_kit.caller import current_caller, optional_caller
+from syftmesh_core.errors import PermissionDenied, Unimplemented
+from syftmesh_kit.caller import Caller, current_caller, optional_caller
 
 from syftmesh_identity import convert
 from syftmesh_identity.domain.enrolment import Enrolment
 from syftmesh_identity.domain.join import JoinTokens
 from syftmesh_identity.domain.login import LocalLogin
+from syftmesh_identity.domain.model import OPERATOR
 from syftmesh_identity.domain.page import page_of
 from syftmesh_identity.domain.ports import Stores
 from syftmesh_identity.domain.refresh import Sessions
@@ -39,6 +41,11 @@ PUBLIC_METHODS: Final = frozenset(
 )
 """Methods by which one gets a token, or learns how tokens are verified: they need none."""
 
+ADMIN_METHODS: Final = ("CreateJoinToken", "ListJoinTokens", "RevokeJoinToken", "ListSites")
+"""What an operator does on the admin socket, without a login; everything else is a person's."""
+
+ADMIN_CALLER: Final = Caller(OPERATOR, device_id="", token_id="", kind="service")
+"""Who every call on the admin socket counts as."""
 
 _OWN_END_S: Final = 0.25
 """Longest wait for one's own revocation to come back from the bus, in seconds; it takes milliseconds."""
@@ -163,6 +170,24 @@ class IdentityServicer(grpc_api.IdentityServiceServicer):
         self, request: rpc.RevokePrincipalRequest, context: Any
     ) -> rpc.RevokePrincipalResponse:
         _not_built("Ending a person")
+
+
+def admin_servicer(servicer: IdentityServicer) -> Any:
+    """Return `servicer` with its `ADMIN_METHODS` alone; any other is refused (ADMIN_SOCKET_LIMITED)."""
+    methods = [method.name for method in rpc.DESCRIPTOR.services_by_name["IdentityService"].methods]
+    allowed = {name: getattr(servicer, name) for name in ADMIN_METHODS}
+    return SimpleNamespace(**{name: allowed.get(name) or _not_for_admin(name) for name in methods})
+
+
+def _not_for_admin(name: str) -> Callable[[Any, Any], Awaitable[NoReturn]]:
+    async def refuse(_request: Any, _context: Any) -> NoReturn:
+        raise PermissionDenied(
+            f"{name} is not for the admin socket, which serves {', '.join(ADMIN_METHODS)}. Log in for it.",
+            reason="ADMIN_SOCKET_LIMITED",
+            metadata={"method": name},
+        )
+
+    return refuse
 
 
 async def _past_own_end(work: Coroutine[Any, Any, Result], *, ends_caller: bool) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field
-from syftmesh_kit.settings import ServiceSettings, settings_config
+from syftmesh_kit.settings import NameSet, OptionalPath, ServiceSettings, settings_config
 
 
 class IdentitySettings(ServiceSettings):
@@ -14,13 +14,19 @@ class IdentitySettings(ServiceSettings):
     model_config = settings_config("identity")
 
     signing_key_file: Path
-    """Private signing key (PEM, 0600); made at first start, kept for ever: losing it ends all logins."""
+    """Private signing key (PEM, 0600, or mounted from a Secret); made when it is missing, kept for ever: losing it
+    ends all logins. Replicas need one and the same, hence one that is given."""
 
-    local_token_file: Path | None = None
+    local_token_file: OptionalPath = None
     """Token of the embedded mesh (0600, made when missing): whoever reads it may log in as anybody. Unset: no
     local login, as everywhere but on a laptop."""
 
-    administrators: frozenset[str] = frozenset()
+    admin_socket: OptionalPath = None
+    """Unix socket (0600) on which whoever opens it counts as the hub's operator and may make join tokens for
+    anybody, without a login: the way to the first one. Unset: none. Give it to nobody but the operator; in a pod,
+    to a container that is reached by ``kubectl exec`` alone, which Kubernetes guards."""
+
+    administrators: NameSet = frozenset()
     """E-mails, lower case, that may make join tokens for others; empty: everybody for themselves only."""
 
     access_ttl_s: int = Field(default=15 * 60, ge=30, le=3600)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import grpc
-import structlog
 from mesh.rpc.v1 import rpc_service_pb2_grpc as grpc_api
 from syftmesh_core.clock import Clock, Random, system_random, uuid7
 from syftmesh_core.errors import MeshError, Unavailable
 from syftmesh_kit import subject, topology
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.filelog import FileLog, ObjectReader, StoredRules
+from syftmesh_kit.waiting import Waiting
 
 from syftmesh_router.adapters.call_log import JetStreamCallLog, JetStreamReplies
 from syftmesh_router.adapters.call_records import KvCallRecords
@@ -34,8 +34,6 @@ from syftmesh_router.servicer import SERVICE, RpcServicer
 from syftmesh_router.settings import RouterSettings
 
 _RETRY_S: Final = 0.5
-
-_log: Any = structlog.get_logger("syftmesh.router")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ class RouterModule:
         await self._parts.desks.drain()
 
     async def _prepare(self, tasks: asyncio.TaskGroup) -> None:
-        parts = self._parts
+        parts, waiting = self._parts, Waiting("router.waiting")
         while True:
             try:
                 for stream in (topology.CALLS, topology.REPLIES, topology.DEAD):
@@ -98,7 +96,7 @@ class RouterModule:
                     await parts.bus.ensure_kv(topology.bucket(bucket))
                 await parts.peers.start(tasks)
             except MeshError as error:
-                _log.warning("router.waiting", reason=error.reason)
+                waiting.note(error)
                 await asyncio.sleep(_RETRY_S)
                 continue
             break

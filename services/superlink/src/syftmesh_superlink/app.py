@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import grpc
-import structlog
 from mesh.federated.v1 import federated_service_pb2_grpc as grpc_api
 from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import InvalidInput, MeshError, Unavailable
@@ -16,6 +15,7 @@ from syftmesh_kit.caller import Caller
 from syftmesh_kit.http_server import HttpServer
 from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
 from syftmesh_kit.token import TokenVerifier
+from syftmesh_kit.waiting import Waiting
 
 from syftmesh_superlink.adapters import state_files
 from syftmesh_superlink.adapters.kv_runs import KvRuns
@@ -41,8 +41,6 @@ LOOK_S: Final = 1.0
 """Seconds between two looks at the runs."""
 
 _RETRY_S: Final = 0.5
-
-_log: Any = structlog.get_logger("syftmesh.superlink")
 
 
 class Callers:
@@ -164,24 +162,25 @@ class SuperlinkModule:
         await asyncio.gather(self._parts.http.stop(), self._parts.flower.stop())
 
     async def _keep(self) -> None:
-        parts = self._parts
-        await self._load()
+        parts, waiting = self._parts, Waiting("superlink.waiting")
+        await self._load(waiting)
         while True:
             try:
                 if parts.keeper.has_work():
                     await parts.flower.ensure()
                 await parts.keeper.look()
+                waiting.clear()
             except MeshError as error:
-                _log.warning("superlink.waiting", reason=error.reason)
+                waiting.note(error)
             await asyncio.sleep(LOOK_S)
 
-    async def _load(self) -> None:
+    async def _load(self, waiting: Waiting) -> None:
         while True:
             try:
                 await self._parts.runs.declare()
                 await self._parts.register.load()
             except MeshError as error:
-                _log.warning("superlink.waiting", reason=error.reason)
+                waiting.note(error)
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
@@ -222,7 +221,7 @@ async def build(
             flower=flower,
             wakes=wakes,
             callers=callers,
-            http=HttpServer(host, port, settings.drain_s),
+            http=HttpServer(host, port, settings.drain_s, tls=settings.tls, peers=settings.tls_peers),
             front=Front(handlers, callers.verify, clock, random),
             servicer=FederationServicer(federation, presence, wake, nodes.of),
         )

@@ -17,4 +17,5 @@ class SuperlinkSettings(ServiceSettings):
     on a disk of the machine: SQLite's log is not safe on a network file system."""
 
     http_listen: str = "127.0.0.1:0"
-    """``host:port`` of Flower's HTTP APIs, to which the gateway forwards; port 0 picks a free one."""
+    """``host:port`` of Flower's HTTP APIs, to which the gateway forwards; port 0 picks a free one. With the TLS
+    files set it speaks TLS and takes requests of `tls_peers` only, as the gRPC port does."""

@@ -18,6 +18,7 @@ from syftmesh_kit.bus import Bus
 from syftmesh_kit.filelog import FileLog, StoredRules
 from syftmesh_kit.journal import Journaler, JournalMetrics
 from syftmesh_kit.object_store import ObjectStore, storage_check
+from syftmesh_kit.waiting import Waiting
 
 from syftmesh_sync.adapters.key_log import KeyLog
 from syftmesh_sync.adapters.object_shelf import ObjectShelf
@@ -106,7 +107,7 @@ class SyncModule:
         """Do nothing: every acknowledged commit is durable already."""
 
     async def _prepare(self, tasks: asyncio.TaskGroup) -> None:
-        parts = self._parts
+        parts, waiting = self._parts, Waiting("sync.waiting")
         while True:
             try:
                 for stream in (topology.FILES, topology.KEYLOG):
@@ -116,7 +117,7 @@ class SyncModule:
                 await parts.store.ensure_bucket()
                 kept = await storage_check(parts.store, uuid7(parts.clock, parts.random))
             except Unavailable as error:
-                _log.warning("sync.waiting", reason=error.reason)
+                waiting.note(error)
                 await asyncio.sleep(_RETRY_S)
                 continue
             except MeshError as error:

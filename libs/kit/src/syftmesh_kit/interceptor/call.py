@@ -17,6 +17,7 @@ from syftmesh_core.errors import MeshError, Unauthenticated
 from syftmesh_kit.caller import Caller, bind_caller
 from syftmesh_kit.errors import internal_error, message_too_large, status_code, trailing_metadata
 from syftmesh_kit.interceptor.metric import RpcMetrics
+from syftmesh_kit.tls import check_peer, peer_names
 from syftmesh_kit.token import Revocation, TokenVerifier
 from syftmesh_kit.trace import TRACEPARENT, end_span, start_span
 
@@ -36,7 +37,11 @@ class Pipeline:
         clock: Clock,
         random: Random,
         limit_bytes: int,
+        peers: frozenset[str] = frozenset(),
+        caller: Caller | None = None,
     ) -> None:
+        self.peers = peers
+        self.caller = caller
         self.verifier = verifier
         self.metrics = metrics
         self.clock = clock
@@ -97,7 +102,9 @@ class CallScope:
                 token = value
         self._span = start_span(self._method, traceparent, pipeline.random)
         try:
-            self.caller = self._authenticate(token)
+            if pipeline.peers:
+                check_peer(peer_names(self._context.auth_context()), pipeline.peers)
+            self.caller = pipeline.caller or self._authenticate(token)
         except MeshError as error:
             await self._finish(error)
         bind_caller(self.caller)

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from syftmesh_core.clock import Clock, Random, SystemClock, system_random
 from syftmesh_core.errors import InvalidInput, MeshError
 
+from syftmesh_kit.caller import Caller
 from syftmesh_kit.errors import message_too_large
 from syftmesh_kit.interceptor.call import CallScope, Pipeline
 from syftmesh_kit.interceptor.metric import RpcMetrics
@@ -48,6 +49,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         clock: Time for durations.
         random: Randomness for ids.
         limit_bytes: Largest message in either direction, in bytes.
+        peers: Names of which the certificate of whoever connects must bear one; empty: no such check.
+        caller: Who every call counts as, for a server that only one caller can reach; no token is asked for then.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         clock: Clock | None = None,
         random: Random = system_random,
         limit_bytes: int = MAX_MESSAGE_BYTES,
+        peers: frozenset[str] = frozenset(),
+        caller: Caller | None = None,
     ) -> None:
         self._public = PUBLIC_METHODS | public_methods
         self._pipeline = Pipeline(
@@ -67,6 +72,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             clock=clock or SystemClock(),
             random=random,
             limit_bytes=limit_bytes,
+            peers=peers,
+            caller=caller,
         )
         self._wrapped: dict[str, Any] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 
@@ -32,12 +33,15 @@ class FlowerProxy:
 
     Args:
         base: Its base URL.
+        context: For an ``https`` address: whose certificate to show and whom to trust; None: the system's.
     """
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, context: ssl.SSLContext | None = None) -> None:
         self._base = base.rstrip("/")
         limits = httpx.Limits(max_connections=MAX_OPEN, max_keepalive_connections=64)
-        self._client = httpx.AsyncClient(timeout=READ_S, limits=limits, trust_env=False)
+        self._client = httpx.AsyncClient(
+            timeout=READ_S, limits=limits, trust_env=False, verify=context or True
+        )
         self._open = 0
 
     async def close(self) -> None:

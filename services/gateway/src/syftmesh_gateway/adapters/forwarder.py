@@ -8,14 +8,16 @@ tokens are verified by the backends.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 import grpc
 from syftmesh_core.errors import Unavailable, Unimplemented
 from syftmesh_kit.address import grpc_target
-from syftmesh_kit.channel import TRANSPORT_MESSAGE_BYTES, channel_options
+from syftmesh_kit.channel import TRANSPORT_MESSAGE_BYTES
 from syftmesh_kit.errors import status_code, trailing_metadata
+
+from syftmesh_gateway.adapters.backend import Backends
 
 _METHOD: Final = re.compile(r"/mesh\.([a-z]+)\.v[0-9]+\.[A-Za-z]+/[A-Za-z]+")
 _HOP: Final = frozenset({"content-type", "te", "user-agent", "host"})
@@ -37,15 +39,11 @@ class Forwarder(grpc.GenericRpcHandler):
     """A generic handler of every ``/mesh.<domain>.v*`` method.
 
     Args:
-        backends: gRPC address by domain.
+        backends: Channels by domain; whoever made them closes them.
     """
 
-    def __init__(self, backends: Mapping[str, str]) -> None:
-        self._channels = {
-            address: grpc.aio.insecure_channel(grpc_target(address), options=channel_options())
-            for address in set(backends.values())
-        }
-        self._backends = dict(backends)
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
         self._handlers: dict[str, Any] = {}
 
     def service(self, handler_call_details: Any) -> Any:
@@ -54,20 +52,14 @@ class Forwarder(grpc.GenericRpcHandler):
         found = _METHOD.fullmatch(method)
         if found is None:
             return None
-        address = self._backends.get(found[1])
-        if address is None:
+        if found[1] not in self._backends.domains:
             return grpc.stream_stream_rpc_method_handler(_refused(found[1]))
         handler = self._handlers.get(method)
         if handler is None:
-            handler = grpc.stream_stream_rpc_method_handler(_forward(method, self._channels[address]))
+            handler = grpc.stream_stream_rpc_method_handler(_forward(method, found[1], self._backends))
             if len(self._handlers) < 1024:  # names come from outside
                 self._handlers[method] = handler
         return handler
-
-    async def close(self) -> None:
-        """Close the channels to the backends."""
-        for channel in self._channels.values():
-            await channel.close()
 
 
 class ForwardServer:
@@ -109,13 +101,12 @@ class ForwardServer:
         server, self._server = self._server, None
         if server is not None:
             await server.stop(grace_s)
-        await self._forwarder.close()
 
 
-def _forward(method: str, channel: grpc.aio.Channel) -> Any:
-    invoke: Any = channel.stream_stream(method, request_serializer=None, response_deserializer=None)
-
+def _forward(method: str, domain: str, backends: Backends) -> Any:
     async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        channel = backends.channel(domain)
+        invoke: Any = channel.stream_stream(method, request_serializer=None, response_deserializer=None)
         call = invoke(
             requests, timeout=_time_left_s(context), metadata=_passed(context.invocation_metadata())
         )

@@ -16,6 +16,8 @@ from syftmesh_core.errors import (
     PermissionDenied,
     Unavailable,
 )
+from syftmesh_kit.store_trust import is_untrusted
+from syftmesh_kit.waiting import Waiting
 
 from syftmesh_gateway.domain.presigned import ObjectRequest
 
@@ -41,6 +43,7 @@ class ObjectProxy:
         self._endpoint = endpoint.rstrip("/")
         self._host = signing_host or urlsplit(endpoint).netloc
         self._client = client
+        self._waiting = Waiting("gateway.waiting")
 
     async def pass_on(
         self, request: ObjectRequest, headers: Mapping[str, str], body: AsyncIterator[bytes]
@@ -53,7 +56,8 @@ class ObjectProxy:
             AlreadyExists: There is an object (OBJECT_EXISTS).
             InvalidInput: The body is not the one that was signed (OBJECT_REFUSED), or the range is outside
                 of the object (RANGE_INVALID).
-            Unavailable: The store does not answer (OBJECT_STORE_AWAY).
+            Unavailable: The store does not answer (OBJECT_STORE_AWAY), or shows a certificate that is not
+                trusted (OBJECT_STORE_UNTRUSTED).
         """
         outgoing = {name: value for name, value in headers.items() if _passes(name, _REQUEST_HEADERS)}
         # What the store sends must be what was stored: no compression on the way.
@@ -69,7 +73,7 @@ class ObjectProxy:
         try:
             answer = await self._client.send(prepared, stream=True)
         except httpx.HTTPError as error:
-            raise _away() from error
+            raise _away(error) from error
         if answer.status_code >= 300 and answer.status_code != 304:
             await answer.aclose()
             raise _refusal(answer.status_code)
@@ -80,8 +84,10 @@ class ObjectProxy:
         """Return whether the store answers at all."""
         try:
             answer = await self._client.get(f"{self._endpoint}/", timeout=2.0)
-        except httpx.HTTPError:
+        except httpx.HTTPError as error:
+            self._waiting.note(_away(error))
             return False
+        self._waiting.clear()
         return answer.status_code < 500
 
 
@@ -124,7 +130,12 @@ def _refusal(status: int) -> MeshError:
     return _away()
 
 
-def _away() -> Unavailable:
+def _away(error: BaseException | None = None) -> Unavailable:
+    if error is not None and is_untrusted(error):
+        return Unavailable(
+            "The hub does not trust the certificate of its object store. Tell its operator.",
+            reason="OBJECT_STORE_UNTRUSTED",
+        )
     return Unavailable(
         "The object store does not answer now. Try again in a moment.", reason="OBJECT_STORE_AWAY"
     )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from syftmesh_core.clock import Clock
-from syftmesh_kit.address import grpc_target
-from syftmesh_kit.channel import channel_options
 
+from syftmesh_gateway.adapters.backend import Backends
 from syftmesh_gateway.domain.status import Health
 
 SERVICES: Final = {
@@ -34,17 +33,13 @@ class Probe:
     """Knows the state of the gateway's dependencies.
 
     Args:
-        backends: gRPC address by domain.
+        backends: Channels by domain; whoever made them closes them.
         store: Asks the object store.
         clock: Time.
     """
 
-    def __init__(self, backends: Mapping[str, str], store: Check, clock: Clock) -> None:
-        self._channels = {
-            address: grpc.aio.insecure_channel(grpc_target(address), options=channel_options())
-            for address in set(backends.values())
-        }
-        self._backends = dict(backends)
+    def __init__(self, backends: Backends, store: Check, clock: Clock) -> None:
+        self._backends = backends
         self._store = store
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -58,19 +53,14 @@ class Probe:
                 self._known = (now_s, await self._ask())
             return self._known[1]
 
-    async def close(self) -> None:
-        """Close the channels."""
-        for channel in self._channels.values():
-            await channel.close()
-
     async def _ask(self) -> Health:
-        names = [*self._backends, "object store"]
-        checks = [self._serves(domain) for domain in self._backends]
+        names = [*self._backends.domains, "object store"]
+        checks = [self._serves(domain) for domain in self._backends.domains]
         results = await asyncio.gather(*checks, self._store())
         return Health(dict(zip(names, results, strict=True)))
 
     async def _serves(self, domain: str) -> bool:
-        stub = health_pb2_grpc.HealthStub(self._channels[self._backends[domain]])
+        stub = health_pb2_grpc.HealthStub(self._backends.channel(domain))
         request = health_pb2.HealthCheckRequest(service=SERVICES.get(domain, ""))
         try:
             answer = await stub.Check(request, timeout=_TIMEOUT_S)

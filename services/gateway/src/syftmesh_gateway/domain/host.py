@@ -11,7 +11,11 @@ from syftmesh_core.quote import quoted
 
 @dataclass(frozen=True, slots=True)
 class HostRule:
-    """The names under which this gateway may be addressed: lower case, with a port where none is implied."""
+    """The names under which this gateway may be addressed, lower case.
+
+    A name with a port stands for that port alone, one without for every port: the one public port of a cluster
+    is reached by others too, such as those of ``kubectl port-forward``.
+    """
 
     names: frozenset[str]
 
@@ -21,28 +25,41 @@ class HostRule:
         Raises:
             PermissionDenied: HOST_REFUSED, ORIGIN_REFUSED.
         """
-        if host is None or host.lower() not in self.names:
+        if host is None or not self._is_ours(host.lower()):
             raise PermissionDenied(
                 f"This gateway does not answer to the name {quoted(host or '')}. Use its own address.",
                 reason="HOST_REFUSED",
                 metadata={"host": quoted(host or "")},
             )
-        if origin is not None and not self._is_own(origin.lower()):
+        if origin is not None and not self._is_own_page(origin.lower()):
             raise PermissionDenied(
                 f"Pages of {quoted(origin)} may not call this gateway.",
                 reason="ORIGIN_REFUSED",
                 metadata={"origin": quoted(origin)},
             )
 
-    def _is_own(self, origin: str) -> bool:
+    def _is_ours(self, host: str) -> bool:
+        name, port = split_host(host)
+        return host in self.names or (bool(name) and port != "" and name in self.names)
+
+    def _is_own_page(self, origin: str) -> bool:
         scheme, separator, host = origin.partition("://")
-        return bool(separator) and scheme in {"http", "https"} and host in self.names
+        return bool(separator) and scheme in {"http", "https"} and self._is_ours(host)
 
 
 def host_rule(port: int, extra: Iterable[str] = ()) -> HostRule:
     """Return the rule for a gateway on `port` of the loopback interface and for the names in `extra`."""
     loopback = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
     return HostRule(frozenset(loopback | {name.lower() for name in extra}))
+
+
+def split_host(host: str) -> tuple[str, str]:
+    """Return name and port of a Host header; the port is empty when none, or none that may be one, is there."""
+    name, separator, port = host.rpartition(":")
+    is_port = bool(separator) and port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 65536
+    if not is_port or (":" in name and not name.endswith("]")):
+        return host, ""
+    return name, port
 
 
 def is_loopback(peer: str | None) -> bool:

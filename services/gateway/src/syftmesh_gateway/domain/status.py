@@ -6,8 +6,10 @@ import base64
 import hashlib
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+from syftmesh_gateway.domain.host import split_host
 
 _STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;color:#1b1f24;"
@@ -18,15 +20,19 @@ STYLE_SOURCE: Final = f"'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()
 """Content-Security-Policy source of the page's only style sheet."""
 
 
+SELF: Final = "self"
+"""Stands for the address that the request itself names, for a hub that has several."""
+
+
 @dataclass(frozen=True, slots=True)
 class Addresses:
     """What ``/.well-known/syftmesh.json`` says.
 
     Attributes:
         issuer: Issuer of access tokens.
-        grpc: ``host:port`` of the gRPC services.
+        grpc: ``host:port`` of the gRPC services; `SELF`: where the request went.
         grpc_tls: Whether that port speaks TLS.
-        flower: ``host:port`` of Flower's services, None where there are none.
+        flower: ``host:port`` of Flower's services, None where there are none; `SELF`: where the request went.
         version: Version of this hub.
     """
 
@@ -35,6 +41,21 @@ class Addresses:
     grpc_tls: bool
     flower: str | None
     version: str
+
+    @property
+    def is_behind_proxy(self) -> bool:
+        """Return whether a proxy in front makes one address of gateway and services, so that each has its own."""
+        return SELF in (self.grpc, self.flower)
+
+    def seen_at(self, host: str) -> Addresses:
+        """Return the addresses for a client that reached the hub at `host`, a Host header that was checked."""
+        name, port = split_host(host)
+        own = f"{name}:{port or ('443' if self.grpc_tls else '80')}"
+        return replace(
+            self,
+            grpc=own if self.grpc == SELF else self.grpc,
+            flower=own if self.flower == SELF else self.flower,
+        )
 
     def document(self) -> dict[str, object]:
         """Return the document, its keys stable."""

@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from syftmesh_core.clock import Random
+from syftmesh_kit.private_file import read_private, write_private
 
-from syftmesh_identity.adapters.private_file import read_private, write_private
 from syftmesh_identity.domain.ports import LocalSecret
 from syftmesh_identity.domain.secret import new_secret
 

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from syftmesh_core.errors import IntegrityFailure
+from syftmesh_kit.private_file import read_private, write_private
 from syftmesh_kit.token import TokenIssuer
 
-from syftmesh_identity.adapters.private_file import read_private, write_private
 from syftmesh_identity.domain.model import IssuedAccess
 from syftmesh_identity.domain.ports import AccessIssuer
 

@@ -17,6 +17,9 @@ SITE_LABELS: Final = frozenset({"agent", "runner"})
 
 MAX_DEVICES: Final = 32
 
+OPERATOR: Final = "operator"
+"""Who made a join token that came from the hub's admin socket; no e-mail address, hence nobody who can log in."""
+
 Record = TypeVar("Record")
 
 

@@ -1,15 +1,24 @@
-"""Files with secrets: 0600 from their first byte, refused when open to others."""
+"""Files with secrets: 0600 from their first byte, refused when open to others.
+
+A pod's Secrets are the one exception: kubelet writes them as root, and readable by the group that the pod
+runs in (``fsGroup``). That is as private as a file of one's own, since only root could change it.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from syftmesh_core.errors import WrongState
 
-_MAX_BYTES = 64 * 1024
+_MAX_BYTES: Final = 64 * 1024
+_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+_MOUNTED_MODE: Final = 0o440
+_ROOT: Final = 0
 
 
 def read_private(path: Path) -> bytes | None:
@@ -19,16 +28,32 @@ def read_private(path: Path) -> bytes | None:
         WrongState: It is no regular file of this user, or others may open it (FILE_NOT_PRIVATE).
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = _open(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise _refused(path) from error
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        if not is_private(os.fstat(file.fileno())):
             raise _refused(path)
         return file.read(_MAX_BYTES)
+
+
+def is_private(found: os.stat_result) -> bool:
+    """Return whether an open file is a secret of this process alone.
+
+    That is a regular file of this user that nobody else may open, or one mounted by kubelet: root's, mode 0440,
+    its group one of ours.
+    """
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    if found.st_uid == os.geteuid() and not found.st_mode & 0o077:
+        return True
+    return (
+        found.st_uid == _ROOT
+        and stat.S_IMODE(found.st_mode) == _MOUNTED_MODE
+        and found.st_gid in {os.getegid(), *os.getgroups()}
+    )
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -55,6 +80,16 @@ def write_private(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, _FLAGS | os.O_NOFOLLOW)
+    except OSError as error:
+        # kubelet's files are links of root's into the folder of the newest version; nobody else's are followed.
+        if error.errno != errno.ELOOP or os.geteuid() == _ROOT or path.lstat().st_uid != _ROOT:
+            raise
+    return os.open(path, _FLAGS)
 
 
 def _refused(path: Path) -> WrongState:
