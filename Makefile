@@ -9,12 +9,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := .tools/bin/uv
 MEMBERS := protos $(sort $(wildcard libs/* services/*))
-SOURCES := libs services tests examples docs/reference protos/generate.py
+SOURCES := libs services tests examples docs/reference docker protos/generate.py
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 UP_ARGS ?=
 BENCH_ARGS ?=
 JOBS ?= 2
+IMAGES ?= all
+IMAGE_REGISTRY ?= syftmesh
+IMAGE_TAG ?= dev
 
 # Package indexes come from the environment: what pip is told, uv is told too.
 ifdef PIP_INDEX_URL
@@ -30,7 +33,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 unexport VIRTUAL_ENV
 
 .PHONY: help setup system fmt lint types imports test test-unit test-contract test-integration test-e2e test-cluster proto proto-check \
-	lock demo up bench check images chart clean
+	lock demo up bench check images images-load chart clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,10 +61,14 @@ system: ## Install bubblewrap (the sandbox) from Debian's packages when root; sa
 
 lock: $(UV) ## Resolve anew and write requirements/*.lock, hashed and without addresses
 	$(UV) lock
-	$(UV) export --quiet --frozen --all-packages --all-groups --no-emit-workspace --no-header --no-annotate -o requirements/all.lock
+	$(UV) export --quiet --frozen --all-packages --group dev --no-emit-workspace --no-header --no-annotate -o requirements/all.lock
 	@for service in $(notdir $(wildcard services/*)); do \
 		$(UV) export --quiet --frozen --no-dev --package syftmesh-$$service --no-emit-workspace --no-header --no-annotate \
 			-o requirements/$$service.lock; done
+	@$(UV) export --quiet --frozen --no-dev --package syftmesh --package syftmesh-cluster --no-emit-workspace --no-header --no-annotate \
+		-o requirements/tools.lock
+	@for group in build job; do \
+		$(UV) export --quiet --frozen --only-group $$group --no-emit-workspace --no-header --no-annotate -o requirements/$$group.lock; done
 
 ##@ Quality
 fmt: setup ## Format the code
@@ -115,9 +122,14 @@ up: setup ## The embedded mesh in this terminal, with its state in ~/.syftmesh
 bench: setup ## Measure beside peers, one table; needs a quiet machine
 	PYTHONPATH=tests $(BIN)/python -m bench $(BENCH_ARGS)
 
+##@ Images
+images: ## Container images by docker or buildah, as IMAGE_REGISTRY/NAME:IMAGE_TAG; IMAGES="identity job" for some
+	@IMAGE_REGISTRY=$(IMAGE_REGISTRY) IMAGE_TAG=$(IMAGE_TAG) bash docker/build.sh $(IMAGES)
+
+images-load: ## Import those images into a cluster without a registry (CLUSTER, or KIND_CLUSTER)
+	@IMAGE_REGISTRY=$(IMAGE_REGISTRY) IMAGE_TAG=$(IMAGE_TAG) bash docker/load.sh $(IMAGES)
+
 ##@ Not built yet (each says so and fails)
-images: ## Container images (not built yet, see docs/status.md)
-	@echo "images are not built yet; see docs/status.md" >&2; exit 1
 
 chart: ## Helm charts (not built yet, see docs/status.md)
 	@echo "charts are not built yet; see docs/status.md" >&2; exit 1
