@@ -71,6 +71,7 @@ class Program:
     connected: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
     environ: dict[str, str] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
+    clock: FakeClock = field(default_factory=lambda: FakeClock(now_ms=NOW_MS))
 
     def __call__(self, *arguments: str, terminal: bool = False, answer: str = "") -> Done:
         out, err = Stream(terminal=terminal), Stream(terminal=terminal)
@@ -85,7 +86,7 @@ class Program:
             stdout=out,
             stderr=err,
             environ={"SYFTMESH_STATE": str(self.state), **self.environ},
-            clock=FakeClock(now_ms=NOW_MS),
+            clock=self.clock,
             connect=connect,
             **self.more,
         )

@@ -92,6 +92,7 @@ def test_login_without_a_terminal_keeps_the_phrase_in_the_state(program: Any) ->
                 "email": CAROL,
                 "token_file": Path("t"),
                 "recovery_out": program.state / "recovery" / f"{CAROL}.txt",
+                "ca_file": None,
                 "state": program.state,
             },
         )

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from syftmesh_client.serving import Refusal
+from syftmesh_core.clock import system_random
+from syftmesh_core.errors import Unavailable
 from syftmesh_kit.settings import load_settings
+from syftmesh_runner.adapters.state_folder import StateFolder
 from syftmesh_runner.settings import RunnerSettings
 
 
@@ -27,6 +31,33 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     assert settings.parallel == 1
 
 
+async def test_socket_and_secret_lie_where_agent_and_runner_of_a_pod_share_a_folder(tmp_path: Path) -> None:
+    shared = tmp_path / "run"
+    shared.mkdir()
+    shared.chmod(0o2777)  # as kubelet makes an emptyDir for a pod with fsGroup
+    folder = StateFolder(tmp_path / "state", system_random)
+    first = folder.renew_secret("supernode.secret", 32, shared).read_bytes()
+    place = folder.renew_secret("supernode.secret", 32, shared)
+    assert (place, len(place.read_bytes())) == (shared / "supernode.secret", 32)
+    assert place.read_bytes() != first
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in shared.iterdir()] == ["supernode.secret"]
+    assert (
+        folder.renew_secret("supernode.secret", 32, tmp_path / "new/run").parent.stat().st_mode & 0o777
+        == 0o700
+    )
+    folder.close()
+
+
+async def test_a_shared_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    folder = StateFolder(tmp_path / "state", system_random)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Unavailable) as caught:
+        folder.renew_secret("supernode.secret", 32, tmp_path / "file")
+    assert caught.value.reason == "STATE_UNUSABLE"
+    folder.close()
+
+
 async def test_the_local_api_is_four_services_on_the_sites_own_socket(world: Any) -> None:
     assert world.module.address == f"unix:{world.folder}/state/runner.sock"
     methods = world.module.public_methods
@@ -39,6 +70,8 @@ async def test_the_local_api_is_four_services_on_the_sites_own_socket(world: Any
         "mesh.federated.v1.SiteRunService",
     }
     await world.module.ready()
+    world.module._settings = world.module._settings.model_copy(update={"local_dir": Path("/run/syftmesh")})
+    assert world.module.address == "unix:/run/syftmesh/runner.sock"
 
 
 async def test_a_call_that_was_refused_before_any_handler_is_written_down(world: Any) -> None:

@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from mesh.identity.v1 import identity_pb2
 from mesh.identity.v1 import identity_service_pb2 as rpc
 from mesh.identity.v1 import identity_service_pb2_grpc as grpc_api
-from syftmesh_core.errors import NotFound
+from syftmesh_core.errors import NotFound, Unauthenticated
 from syftmesh_kit.channel import open_channel
 
 from syftmesh_client.token_file import StoredTokens
@@ -77,7 +77,11 @@ async def redeem_join_token(
     """
     request = rpc.RedeemJoinTokenRequest(secret=secret, principal=principal, device_id=device_id)
     async with _identity(address, tls) as stub:
-        answer = await stub.RedeemJoinToken(request, timeout=_TIMEOUT_S)
+        try:
+            answer = await stub.RedeemJoinToken(request, timeout=_TIMEOUT_S)
+        except Unauthenticated as error:
+            error.hint = error.hint or f"Ask the hub's operator for a new join token for {principal}."
+            raise
     return stored_tokens(answer.tokens, principal, device_id)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from typing import Final
 import grpc
 from syftmesh_core.clock import Clock, Random, SystemClock, system_random
 from syftmesh_core.errors import NotFound, Unauthenticated, WrongState
+from syftmesh_kit import private_file
 
 from syftmesh_client.call import CallClient
 from syftmesh_client.call_right import SignedRights
@@ -34,7 +33,6 @@ from syftmesh_client.trust import HubTrust
 from syftmesh_client.wellknown import WellKnown, discover
 
 _STORE_TIMEOUT_S: Final = 30.0
-_MAX_SECRET_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +147,7 @@ async def open_node(
         await trust.prove(hub.grpc_address, hub_url)
     device = keystore.device
     source = TokenSource(TokenFile(folder, random), clock, relogin=_relogin(hub, login, keystore))
-    tokens = await _first_tokens(source, hub, login, keystore, tls)
+    tokens = await _first_tokens(source, hub, login, keystore, tls, clock)
     if (tokens.principal, tokens.device_id) != (device.principal, device.device_id):
         raise WrongState(
             "The folder's tokens are of another device than its keys: log in anew.", reason="TOKENS_FOREIGN"
@@ -175,23 +173,27 @@ async def _memory(folder: Path) -> AsyncIterator[RevisionMemory]:
 
 
 def read_private(path: Path) -> str:
-    """Return the secret in a file that nobody else may read.
+    """Return the secret in a file that nobody else may read; `private_file` says which that are.
 
     Raises:
         NotFound: JOIN_TOKEN_MISSING.
         WrongState: FILE_NOT_PRIVATE.
     """
     try:
-        with path.open("rb") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise WrongState(
-                    "The file with the join token is open to others.",
-                    reason="FILE_NOT_PRIVATE",
-                    hint="chmod 600 on it; if others could read it, revoke the token and make a new one.",
-                )
-            return file.read(_MAX_SECRET_BYTES).decode("ascii", "replace").strip()
-    except OSError as error:
-        raise NotFound("The file with the join token cannot be read.", reason="JOIN_TOKEN_MISSING") from error
+        data = private_file.read_private(path)
+    except WrongState as error:
+        raise WrongState(
+            "The file with the join token is open to others, or no plain file of yours.",
+            reason="FILE_NOT_PRIVATE",
+            hint="chmod 600 on it; if others could read it, revoke the token and make a new one.",
+        ) from error
+    if data is None:
+        raise NotFound(
+            "The file with the join token is not there.",
+            reason="JOIN_TOKEN_MISSING",
+            hint="Ask the hub's operator for a join token and write it into a file of mode 0600.",
+        )
+    return data.decode("ascii", "replace").strip()
 
 
 async def _first_tokens(
@@ -200,13 +202,18 @@ async def _first_tokens(
     login: NodeLogin,
     keystore: KeyStore,
     tls: grpc.ChannelCredentials | None,
+    clock: Clock,
 ) -> StoredTokens:
+    join = login.join_token_file
     try:
-        return await source.open()
+        found = await source.open()
+        # A device that was away for long has tokens that nobody renews any more; a join token lets it in again.
+        if found.refresh_expires_ms > clock.now_ms() or join is None or not join.exists():
+            return found
     except Unauthenticated as error:
-        if error.reason != "NOT_LOGGED_IN" or login.join_token_file is None:
+        if error.reason != "NOT_LOGGED_IN" or join is None:
             raise
-    secret = await asyncio.to_thread(read_private, login.join_token_file)
+    secret = await asyncio.to_thread(read_private, join)
     device = keystore.device
     tokens = await redeem_join_token(
         hub.grpc_address,

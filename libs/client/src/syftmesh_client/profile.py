@@ -13,6 +13,7 @@ from syftmesh_core.errors import InvalidInput, MeshError, NotFound, WrongState
 from syftmesh_core.principal import normalise_principal
 
 from syftmesh_client.node import NodeLogin
+from syftmesh_client.trust import CA_FILE, HubTrust
 
 STATE_VARIABLE: Final = "SYFTMESH_STATE"
 PROFILE_VARIABLE: Final = "SYFTMESH_PROFILE"
@@ -178,6 +179,22 @@ def embedded_server(state: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return server if isinstance(server, str) else None
+
+
+def keep_trust(folder: Path, trust: HubTrust) -> None:
+    """Keep what proves the hub in the folder of a device, which goes by it from then on.
+
+    Raises:
+        WrongState: STATE_UNUSABLE.
+    """
+    place = folder / CA_FILE
+    try:
+        if trust.pem is None:
+            place.unlink(missing_ok=True)
+        else:
+            write_private(place, trust.pem)
+    except OSError as error:
+        raise _unusable() from error
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -14,12 +14,14 @@ from syftmesh_client.profile import (
     ProfileStore,
     default_state,
     embedded_server,
+    keep_trust,
     node_login,
     write_private,
 )
 from syftmesh_client.site import open_account
+from syftmesh_client.trust import CA_FILE, REASON_UNTRUSTED, HubTrust
 from syftmesh_client.wellknown import discover
-from syftmesh_core.errors import AlreadyExists, WrongState
+from syftmesh_core.errors import AlreadyExists, IntegrityFailure, WrongState
 from syftmesh_core.principal import normalise_principal
 
 from syftmesh.async_client import AsyncClient
@@ -83,6 +85,7 @@ def login(
     email: str,
     token_file: Path | str | None = None,
     recovery_out: Path | str | None = None,
+    ca_file: Path | str | None = None,
     state: Path | str | None = None,
 ) -> LoginResult:
     """Log in on this machine and make the account when there is none.
@@ -92,17 +95,30 @@ def login(
         email: Who.
         token_file: File (0600) with a join token; not needed at an embedded mesh of this user.
         recovery_out: New file (0600) for the recovery phrase of a new account; None: it is returned.
+        ca_file: Certificates (PEM) that the hub's must come from; kept in the profile, which trusts only them from
+            then on. None: those of the profile, else the well-known authorities of the Internet.
         state: As `connect`.
 
     Raises:
         AlreadyExists: `recovery_out` is there (RECOVERY_FILE_EXISTS).
+        NotFound: CA_FILE_MISSING.
+        InvalidInput: CA_FILE_INVALID.
+        IntegrityFailure: The hub does not prove itself (SERVER_UNTRUSTED, SERVER_DOWNGRADE), or is none
+            (SERVER_FOREIGN).
         Unauthenticated: NOT_LOGGED_IN without a way to log in, JOIN_TOKEN_INVALID, LOCAL_TOKEN_INVALID.
         MeshError: As `connect`.
     """
     portal = Portal()  # a loop of its own: a notebook has one that is running already
     try:
         return portal.run(
-            login_async(server, email=email, token_file=token_file, recovery_out=recovery_out, state=state)
+            login_async(
+                server,
+                email=email,
+                token_file=token_file,
+                recovery_out=recovery_out,
+                ca_file=ca_file,
+                state=state,
+            )
         )
     finally:
         portal.close()
@@ -114,6 +130,7 @@ async def login_async(
     email: str,
     token_file: Path | str | None = None,
     recovery_out: Path | str | None = None,
+    ca_file: Path | str | None = None,
     state: Path | str | None = None,
 ) -> LoginResult:
     """Log in; as `login`."""
@@ -127,8 +144,10 @@ async def login_async(
         or embedded_server(base)
         or DEFAULT_SERVER
     )
-    await discover(address)  # nothing is made for a hub that does not answer
+    # Nothing is made for a hub that does not answer, or does not prove itself.
+    trust = await _proven(address, known, None if ca_file is None else Path(ca_file))
     profile = store.save(name, address)
+    keep_trust(profile.folder, trust)
     tokens = None if token_file is None else Path(token_file)
     phrase: list[tuple[str, ...]] = []
 
@@ -154,6 +173,26 @@ async def login_async(
     return LoginResult(name, address, created, _taken(pending))
 
 
+async def _proven(address: str, known: Profile | None, ca_file: Path | None) -> HubTrust:
+    """Return the trust by which the hub at `address` has answered.
+
+    A profile that moves to another hub may find one that the well-known authorities vouch for; at the hub of before
+    only the certificates count that were given for it.
+    """
+    trust = HubTrust.of_file(ca_file) if ca_file is not None else HubTrust()
+    if ca_file is None and known is not None:
+        trust = HubTrust.of_folder(known.folder)
+    try:
+        await discover(address, trust=trust)
+    except IntegrityFailure as error:
+        moves = ca_file is None and known is not None and known.server.rstrip("/") != address.rstrip("/")
+        if error.reason != REASON_UNTRUSTED or trust.pem is None or not moves:
+            raise
+        trust = HubTrust()
+        await discover(address, trust=trust)
+    return trust
+
+
 def _taken(pending: Path) -> tuple[str, ...] | None:
     """Return the phrase that waits to be shown, for the last time; also that of a login that was cut off."""
     try:
@@ -173,8 +212,9 @@ def _known(store: ProfileStore, email: str) -> Profile | None:
 
 def _undo(profile: Profile, before: Profile | None) -> None:
     """Forget a profile that has come to nothing; one that has keys, or was there, stays."""
-    if before is None and not any(p.name != PROFILE_FILE for p in profile.folder.iterdir()):
-        (profile.folder / PROFILE_FILE).unlink(missing_ok=True)
+    if before is None and {p.name for p in profile.folder.iterdir()} <= {PROFILE_FILE, CA_FILE}:
+        for name in (PROFILE_FILE, CA_FILE):
+            (profile.folder / name).unlink(missing_ok=True)
         profile.folder.rmdir()
 
 

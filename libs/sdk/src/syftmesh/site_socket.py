@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         JobServiceAsyncStub,
     )
 
+SOCKETS_VARIABLE: Final = "SYFTMESH_SITE_SOCKETS"
+"""Names the folder of a site's sockets where they do not lie with its programs' state, as in a pod."""
 AGENT_SOCKET: Final = "agent.sock"
 RUNNER_SOCKET: Final = "runner.sock"
 TIMEOUT_S: Final = 15.0
@@ -41,6 +44,8 @@ class SiteSockets:
     def __init__(self, folders: SiteFolders, email: str) -> None:
         self._folders = folders
         self._email = email
+        named = os.environ.get(SOCKETS_VARIABLE)
+        self._shared = Path(named) if named else None
         self._channels: dict[Path, grpc.aio.Channel] = {}
 
     @property
@@ -66,7 +71,7 @@ class SiteSockets:
     @property
     def agent(self) -> AgentServiceAsyncStub:
         """The agent; raises NotFound (SITE_NOT_RUNNING)."""
-        channel = self._channel(self._folders.agent / AGENT_SOCKET)
+        channel = self._channel((self._shared or self._folders.agent) / AGENT_SOCKET)
         return agent_api.AgentServiceStub(channel)
 
     async def close(self) -> None:
@@ -76,7 +81,7 @@ class SiteSockets:
         self._channels.clear()
 
     def _runner(self) -> grpc.aio.Channel:
-        return self._channel(self._folders.runner / RUNNER_SOCKET)
+        return self._channel((self._shared or self._folders.runner) / RUNNER_SOCKET)
 
     def _channel(self, path: Path) -> grpc.aio.Channel:
         try:
@@ -88,7 +93,7 @@ class SiteSockets:
                 f"The site {self._email} does not run on this machine.",
                 reason="SITE_NOT_RUNNING",
                 metadata={"site": self._email},
-                hint=f"syftmesh up --sites {self._email}",
+                hint="syftmesh doctor" if self._shared else f"syftmesh up --sites {self._email}",
             )
         if path not in self._channels:
             self._channels[path] = open_channel(f"unix:{path}")

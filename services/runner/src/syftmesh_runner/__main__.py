@@ -35,7 +35,7 @@ async def serve(stop: asyncio.Event) -> None:
     configure_telemetry("runner", json_lines=settings.log_json, level=settings.log_level)
     login = NodeLogin(settings.local_token_file, settings.join_token_file, label="runner")
     folder = settings.keystore_dir or settings.state_dir / "keys"
-    async with open_node(folder, settings.server_url, login=login) as node:
+    async with open_node(folder, settings.server_url, login=login, ca_file=settings.ca_file) as node:
         module = build(settings, node=node, executor=SandboxExecutor())
         try:
             interceptor = ServerInterceptor(

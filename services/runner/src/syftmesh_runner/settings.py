@@ -22,8 +22,16 @@ class RunnerSettings(ServiceSettings):
     keystore_dir: Path | None = None
     """Folder of the runner's device keys and tokens; unset: ``keys`` inside the state folder."""
 
+    local_dir: Path | None = None
+    """Folder of the local API's socket ``runner.sock`` and of the SuperNode's secret, which the agent looks for at
+    the same path; unset: the state folder. In a pod a volume in memory that agent and runner share."""
+
     server_url: str = "http://127.0.0.1:8080"
     """The hub's address as people type it; the gRPC address is read from it."""
+
+    ca_file: Path | None = None
+    """Certificates (PEM) that the hub's must come from; unset: ``hub-ca.pem`` beside the keys when it is there, else
+    the well-known authorities of the Internet."""
 
     local_token_file: Path | None = None
     """Local token of an embedded mesh, by which the runner logs in by itself; unset everywhere else."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,14 @@ Email = Annotated[str | None, typer.Option("--email", metavar="EMAIL", help="Who
 TokenFile = Annotated[
     Path | None, typer.Option("--token-file", metavar="FILE", help="File of mode 0600 with a join token.")
 ]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="FILE",
+        help="Certificates (PEM) that the hub's must come from; kept in the profile.",
+    ),
+]
 RecoveryOut = Annotated[
     Path | None,
     typer.Option(
@@ -28,13 +36,28 @@ RecoveryOut = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What somebody brings to a login.
+
+    Attributes:
+        token_file: A join token.
+        ca_file: What proves the hub.
+        recovery_out: Where the phrase of a new account goes.
+    """
+
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    recovery_out: Path | None = None
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs to `app`."""
     verb(
         app,
         "login",
         example="syftmesh login --email carol@lab.example\n"
-        "syftmesh login --email carol@lab.example --server https://mesh.example --token-file token\n"
+        "syftmesh login --email carol@lab.example --server https://mesh.example --ca-file ca.pem --token-file token\n"
         "syftmesh login --flwr --sites alice@hospital.example,bob@clinic.example --dataset breast-cancer",
     )(login)
     verb(app, "logout", example="syftmesh logout --profile carol@lab.example")(logout)
@@ -46,6 +69,7 @@ def login(
     frame: Frame,
     email: Email = None,
     token_file: TokenFile = None,
+    ca_file: CaFile = None,
     recovery_out: RecoveryOut = None,
     flwr: Annotated[bool, typer.Option("--flwr", help="Also log in Flower's own program, flwr.")] = False,
     sites: Annotated[
@@ -63,7 +87,8 @@ def login(
     the state folder.
     """
     federation = _federation(sites, dataset, flwr=flwr)
-    result = enter(frame, email, token_file=token_file, recovery_out=recovery_out)
+    entry = Entry(token_file=token_file, ca_file=ca_file, recovery_out=recovery_out)
+    result = enter(frame, email, entry)
     document: dict[str, object] = {"email": result.email, "server": result.server, "created": result.created}
     made = " with a new account" if result.created else ""
     lines = [f"Logged in as {result.email} at {result.server}{made}."]
@@ -126,7 +151,7 @@ def _log_in_flower(frame: Frame, result: Any, federation: str | None) -> dict[st
     }
 
 
-def enter(frame: Frame, email: str | None, *, token_file: Path | None, recovery_out: Path | None) -> Any:
+def enter(frame: Frame, email: str | None, entry: Entry) -> Any:
     """Log in by `syftmesh.login`, see to the recovery phrase and return the LoginResult.
 
     Raises:
@@ -143,17 +168,22 @@ def enter(frame: Frame, email: str | None, *, token_file: Path | None, recovery_
     who = normalise_principal(named)
     quiet_logs(frame.surroundings.stderr, verbose=frame.verbose)
     # Always by way of a file: a login that is cut off after the keys were made must not take the phrase along.
-    target = recovery_out or _phrase_file(frame, who)
+    target = entry.recovery_out or _phrase_file(frame, who)
     before = target.exists()
     try:
         result = frame.log_in(
-            frame.server, email=who, token_file=token_file, recovery_out=target, state=frame.state
+            frame.server,
+            email=who,
+            token_file=entry.token_file,
+            recovery_out=target,
+            ca_file=entry.ca_file,
+            state=frame.state,
         )
     except BaseException:
         if not before and target.exists():
             _note_phrase(frame, who, target)
         raise
-    if result.created and recovery_out is None and frame.can_ask and not frame.json:
+    if result.created and entry.recovery_out is None and frame.can_ask and not frame.json:
         _show_phrase(frame, target)
     elif result.created:
         _note_phrase(frame, who, target)

@@ -43,7 +43,7 @@ def doctor(
     ]
     base = frame.state / "sites"
     names = sorted(entry.name for entry in base.iterdir() if entry.is_dir()) if base.is_dir() else []
-    sites = diagnosis.sites_finding({name: site_programs(frame.state, name) for name in names})
+    sites = diagnosis.sites_finding({name: site_programs(frame, name) for name in names})
     if sites is not None:
         found.append(sites)
     failed = any(finding.status is Status.FAIL for finding in found)

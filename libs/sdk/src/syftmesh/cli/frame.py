@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,7 @@ class Surroundings:
         stderr: Everything else.
         environ: Variables ``SYFTMESH_...``.
         clock: Time.
+        sleep: Waits that many seconds.
         connect: Replaces `syftmesh.connect`; None is that function.
         login: Replaces `syftmesh.login`; None is that function.
         open_node: Replaces `syftmesh_client.node.open_node`; None is that function.
@@ -59,6 +61,7 @@ class Surroundings:
     stderr: TextIO = field(default_factory=lambda: sys.stderr)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Clock = field(default_factory=SystemClock)
+    sleep: Callable[[float], None] = time.sleep
     connect: Callable[..., Any] | None = None
     login: Callable[..., Any] | None = None
     open_node: Callable[..., Any] | None = None

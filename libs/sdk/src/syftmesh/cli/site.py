@@ -1,73 +1,69 @@
-"""Verbs of site owners: site init, ls, show, token create."""
+"""Verbs of site owners: site init, ls, show."""
 
 from __future__ import annotations
 
 import socket
-from datetime import UTC
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from syftmesh_core.errors import NotFound
 
-from syftmesh.cli.account import Email, RecoveryOut, TokenFile, enter
-from syftmesh.cli.device import on_device
+from syftmesh.cli import site_token
+from syftmesh.cli.account import CaFile, Email, Entry, RecoveryOut, TokenFile
 from syftmesh.cli.frame import Frame, group, verb
-from syftmesh.cli.output import Fields, Table, moment_text
-from syftmesh.cli.quantity import duration_s
+from syftmesh.cli.output import Fields, Table
+from syftmesh.cli.site_making import make_site, wait_s
 
+SOCKETS_VARIABLE = "SYFTMESH_SITE_SOCKETS"
 SOCKETS = (("agent", "agent.sock"), ("runner", "runner.sock"))
 
 
 def register(app: typer.Typer) -> typer.Typer:
     """Add the verbs to `app` and return their group."""
     site = group(app, "site", "Datasites of this machine.")
-    verb(site, "init", example="syftmesh site init --email alice@hospital.example --recovery-out phrase.txt")(
-        init
-    )
+    verb(
+        site,
+        "init",
+        example="syftmesh site init --email alice@hospital.example --recovery-out phrase.txt\n"
+        "syftmesh site init --email alice@hospital.example --server https://hub.example --ca-file ca.pem "
+        "--token-file token",
+    )(init)
     verb(site, "ls", example="syftmesh site ls --json")(ls)
     verb(site, "show", example="syftmesh site show alice@hospital.example")(show)
-    token = group(site, "token", "Single-use rights by which a device joins.")
-    verb(token, "create", example="syftmesh site token create --label profile --ttl 1h --out token")(
-        token_create
-    )
+    site_token.register(site)
     return site
 
 
 def init(
-    frame: Frame, email: Email = None, token_file: TokenFile = None, recovery_out: RecoveryOut = None
+    frame: Frame,
+    email: Email = None,
+    token_file: TokenFile = None,
+    ca_file: CaFile = None,
+    recovery_out: RecoveryOut = None,
+    wait: Annotated[
+        str, typer.Option(metavar="DURATION", help="How long to wait for a hub that is away; 0: not at all.")
+    ] = "0",
 ) -> None:
     """Make a datasite of your own: account, devices of agent and runner, standard rule files.
 
-    What is there already stays; a run that was cut off is finished by the next one.
+    What is there already stays; a run that was cut off is finished by the next one. At a hub elsewhere agent and
+    runner get what they log in with; the token of --token-file is needed the first time alone.
     """
-    from dataclasses import replace
-
-    from syftmesh_client.site import SiteFolders, provision_site
-
-    result = enter(frame, email, token_file=token_file, recovery_out=recovery_out)
-    folders = SiteFolders.of(frame.state, result.email)
-    made_before = folders.is_made
-
-    async def provision(node: Any) -> None:
-        await provision_site(node, folders)
-
-    on_device(replace(frame, profile=result.email, server=result.server), provision)
-    document = {
-        "site": result.email,
-        "server": result.server,
-        "created": not made_before,
-        "account_created": result.created,
-    }
-    frame.emit(document, f"The site {result.email} is {'there already' if made_before else 'made'}.")
-    frame.note(f"next: syftmesh up --sites {result.email}")
+    entry = Entry(token_file=token_file, ca_file=ca_file, recovery_out=recovery_out)
+    made = make_site(frame, email, entry, wait_s=wait_s(wait))
+    before = "there already" if made["created"] is False else "made"
+    frame.emit(made, f"The site {made['site']} is {before}.")
+    if not made["invited"]:
+        frame.note(f"next: syftmesh up --sites {made['site']}")
 
 
 def ls(frame: Frame) -> None:
     """List the datasites of this machine and whether they run."""
     base = frame.state / "sites"
     names = sorted(entry.name for entry in base.iterdir() if entry.is_dir()) if base.is_dir() else []
-    items = [{"site": name, **site_programs(frame.state, name)} for name in names]
+    items = [{"site": name, **site_programs(frame, name)} for name in names]
     columns = ["site", *(name for name, _ in SOCKETS)]
     rows = [[item["site"], *(_running(bool(item[name])) for name in columns[1:])] for item in items]
     frame.emit({"items": items}, Table(columns, rows, "There is no site on this machine."))
@@ -89,55 +85,32 @@ def show(
                 status = client.site.status()
             except NotFound as error:
                 frame.detail(error.message)
-    local = site_programs(frame.state, name) if (frame.state / "sites" / name).is_dir() else None
+    local = site_programs(frame, name) if (frame.state / "sites" / name).is_dir() else None
     document = {"site": name, "devices": devices, "datasets": datasets, "local": local, "status": status}
     pairs = [("site", name), ("devices", len(devices)), ("datasets", datasets)]
     pairs += [(program, _running(bool(up))) for program, up in (local or {}).items()]
     frame.emit(document, Fields(pairs))
 
 
-def token_create(
-    frame: Frame,
-    email: Annotated[str | None, typer.Option(metavar="EMAIL", help="Who may redeem it; you.")] = None,
-    label: Annotated[str, typer.Option(help="Kind of device: profile, agent or runner.")] = "agent",
-    ttl: Annotated[str, typer.Option(metavar="DURATION", help="How long it can be redeemed.")] = "1d",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write the token to a new file of mode 0600."),
-    ] = None,
-) -> None:
-    """Make a token that lets one device join, once."""
-    from mesh.identity.v1 import identity_service_pb2 as pb
+def site_programs(frame: Frame, site: str) -> dict[str, bool]:
+    """Return which programs of a site of this machine answer on their sockets.
 
-    from syftmesh.cli.local import write_file
-
-    ttl_s = max(1, round(duration_s(ttl)))
-
-    async def create(node: Any) -> Any:
-        request = pb.CreateJoinTokenRequest(principal=email or node.principal, label=label, ttl_seconds=ttl_s)
-        return await node.session.identity.CreateJoinToken(request)
-
-    answer = on_device(frame, create)
-    token = answer.join_token
-    document: dict[str, object] = {
-        "token_id": token.token_id,
-        "email": token.principal,
-        "label": token.label,
-        "expires": moment_text(token.expires_at.ToDatetime(tzinfo=UTC)),
-    }
-    if out is None:
-        document["token"] = answer.secret
-    else:
-        write_file(out, f"{answer.secret}\n".encode(), mode=0o600)
-        document["file"] = str(out)
-    frame.emit(document)
-    frame.note("The token works once and is not shown again.")
+    The sockets lie with the programs' state, or where ``SYFTMESH_SITE_SOCKETS`` says, as in a pod.
+    """
+    return {program: answers(place) for program, place in socket_places(frame, site).items()}
 
 
-def site_programs(state: Path, site: str) -> dict[str, bool]:
-    """Return which programs of a site of this machine answer on their sockets."""
-    folder = state / "sites" / site
-    return {program: answers(folder / program / name) for program, name in SOCKETS}
+def socket_places(frame: Frame, site: str) -> dict[str, Path]:
+    """Return the sockets of a site by program."""
+    named = socket_folder(frame.surroundings.environ)
+    folder = frame.state / "sites" / site
+    return {program: (named or folder / program) / name for program, name in SOCKETS}
+
+
+def socket_folder(environ: Mapping[str, str]) -> Path | None:
+    """Return where a site's sockets lie when not with its programs' state."""
+    named = environ.get(SOCKETS_VARIABLE)
+    return Path(named) if named else None
 
 
 def answers(path: Path) -> bool:

@@ -47,7 +47,6 @@ MISSING: Final[Mapping[str, str]] = {
     "job revoke": "taking a release back",
     "dataset update": _RDS,
     **{f"site {name}": _SITES for name in ("join", "start", "rename", "pause", "delete")},
-    **{f"site token {name}": "lists of join tokens" for name in ("ls", "revoke")},
     "acl set": "changing rule files by the program; write the file with syftmesh cp",
     "acl readers": "the list of all readers of a path",
     "rpc apps": "the directory of apps",

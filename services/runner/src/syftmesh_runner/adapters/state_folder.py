@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from syftmesh_core.clock import Random
@@ -220,24 +221,32 @@ class StateFolder:
         """Return the file of an app bundle."""
         return self.root / "runs" / run_id / f"{digest}.fab"
 
-    def renew_secret(self, name: str, size_bytes: int) -> Path:
+    def renew_secret(self, name: str, size_bytes: int, folder: Path | None = None) -> Path:
         """Return a new file of random bytes, 0600, in place of the one of before.
+
+        Args:
+            name: Of the file.
+            size_bytes: How many bytes.
+            folder: Where; the site's own folder when None. It is made with 0700; one that is there, as a volume
+                that a pod's programs share, is taken as it is: the file is private by itself.
 
         Raises:
             Unavailable: STATE_UNUSABLE.
         """
-        place, staged = self.root / name, self._stage()
+        place = folder or self.root
+        staged = place / f".{name}.{self._random(16).hex()}"
         try:
-            _write(staged / name, self._random(size_bytes))
-            (staged / name).replace(place)
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write(staged, self._random(size_bytes))
+            staged.replace(place / name)
         except OSError as error:
+            with suppress(OSError):
+                staged.unlink()
             raise Unavailable(
-                "The site's state folder cannot be written; look at its owner and its disk.",
+                f"The folder {place.name!r} of the site's programs cannot be written; look at its owner and its disk.",
                 reason="STATE_UNUSABLE",
             ) from error
-        finally:
-            self.discard(staged)
-        return place
+        return place / name
 
     def _job(self, job_id: str) -> Path:
         return self.root / "jobs" / job_id

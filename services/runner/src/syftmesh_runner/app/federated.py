@@ -68,7 +68,9 @@ def federated_site(
     """Return the federated part over the stores of a site."""
     hub = around.runs or NoFederation()
     policy = UpdatePolicy(settings.max_update_bytes, settings.max_norm, settings.max_metrics)
-    runtime_api = RuntimeApi(free_port(), folder.renew_secret(SUPERNODE_FILE, SECRET_BYTES))
+    runtime_api = RuntimeApi(
+        free_port(), folder.renew_secret(SUPERNODE_FILE, SECRET_BYTES, settings.local_dir)
+    )
     reporter, need = HubReporter(state, hub), SuperNodeNeed(state.proposals)
     wakes: list[Callable[[], None]] = [reporter.wake, need.changed]
     ledger = ProposalLedger(state, wakes)

@@ -102,7 +102,7 @@ class RunnerModule:
     @property
     def address(self) -> str:
         """Where the local API listens: the site's own Unix socket."""
-        return f"unix:{self._folder.root / SOCKET_FILE}"
+        return f"unix:{(self._settings.local_dir or self._folder.root) / SOCKET_FILE}"
 
     def register(self, server: grpc.aio.Server) -> tuple[str, ...]:
         """Add the services."""
