@@ -7,6 +7,7 @@ import sys
 
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import SystemClock
+from syftmesh_kit.health import health_port
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.run import run_service
@@ -38,10 +39,15 @@ async def serve(stop: asyncio.Event) -> None:
     interceptor = ServerInterceptor(
         verifier=None, metrics=RpcMetrics(CollectorRegistry()), public_methods=module.public_methods
     )
-    host = ServiceHost(
-        [module], interceptor=interceptor, address=listen_address(settings), drain_s=settings.drain_s
-    )
-    await host.run(stop)
+    async with health_port(settings.health_listen) as health:
+        host = ServiceHost(
+            [module],
+            interceptor=interceptor,
+            address=listen_address(settings),
+            drain_s=settings.drain_s,
+            health=health,
+        )
+        await host.run(stop)
 
 
 if __name__ == "__main__":

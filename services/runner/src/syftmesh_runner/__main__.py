@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Final
 
+import structlog
 from prometheus_client import CollectorRegistry
-from syftmesh_client.node import NodeLogin, open_node
+from syftmesh_client.node import Node, NodeLogin, open_node
+from syftmesh_core.errors import Unavailable
 from syftmesh_executor.sandbox import SandboxExecutor
+from syftmesh_kit.health import health_port
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.run import run_service
@@ -17,6 +22,11 @@ from syftmesh_kit.telemetry import configure_telemetry
 
 from syftmesh_runner.app import build
 from syftmesh_runner.settings import RunnerSettings
+
+_FIRST_PAUSE_S: Final = 0.2
+_LONGEST_PAUSE_S: Final = 10.0
+
+_log: Any = structlog.get_logger("syftmesh.runner")
 
 
 def main() -> None:
@@ -29,24 +39,49 @@ async def serve(stop: asyncio.Event) -> None:
 
     Raises:
         InvalidInput: A setting is wrong (SETTING_INVALID).
-        MeshError: Keys, login or hub are missing, or the state folder cannot be used.
+        MeshError: Keys or login are missing, the hub does not prove itself, or the state folder cannot be used.
     """
     settings = load_settings(RunnerSettings)
     configure_telemetry("runner", json_lines=settings.log_json, level=settings.log_level)
+    async with AsyncExitStack() as stack:
+        health = await stack.enter_async_context(health_port(settings.health_listen))
+        node = await _connected(settings, stack, stop)
+        if node is None:
+            return
+        module = build(settings, node=node, executor=SandboxExecutor())
+        stack.callback(module.close)
+        interceptor = ServerInterceptor(
+            verifier=None, metrics=RpcMetrics(CollectorRegistry()), public_methods=module.public_methods
+        )
+        host = ServiceHost(
+            [module],
+            interceptor=interceptor,
+            address=module.address,
+            drain_s=settings.drain_s,
+            health=health,
+        )
+        await host.run(stop)
+
+
+async def _connected(settings: RunnerSettings, stack: AsyncExitStack, stop: asyncio.Event) -> Node | None:
+    """Return the runner's device, logged in; a hub that is away is waited for. None when `stop` came first."""
     login = NodeLogin(settings.local_token_file, settings.join_token_file, label="runner")
     folder = settings.keystore_dir or settings.state_dir / "keys"
-    async with open_node(folder, settings.server_url, login=login, ca_file=settings.ca_file) as node:
-        module = build(settings, node=node, executor=SandboxExecutor())
+    pause_s, said = _FIRST_PAUSE_S, ""
+    while not stop.is_set():
         try:
-            interceptor = ServerInterceptor(
-                verifier=None, metrics=RpcMetrics(CollectorRegistry()), public_methods=module.public_methods
+            return await stack.enter_async_context(
+                open_node(folder, settings.server_url, login=login, ca_file=settings.ca_file)
             )
-            host = ServiceHost(
-                [module], interceptor=interceptor, address=module.address, drain_s=settings.drain_s
-            )
-            await host.run(stop)
-        finally:
-            module.close()
+        except Unavailable as error:
+            if error.reason != said:
+                _log.warning("runner.waiting", reason=error.reason)
+            said = error.reason
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await stop.wait()
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    return None
 
 
 if __name__ == "__main__":
