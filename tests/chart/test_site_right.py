@@ -33,7 +33,7 @@ TARGETS = [
 
 NARROW: dict[str, Any] = {
     "hub": {"cidrs": [f"{HUB}/32"], "inCluster": {"namespace": "mesh"}},
-    "kubernetesApi": {"cidrs": [f"{API}/32"], "ports": [6443]},
+    "kubeApi": {"cidrs": [f"{API}/32"], "ports": [6443]},
 }
 
 
