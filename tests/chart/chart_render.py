@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 CHARTS = Path(__file__).parents[2] / "charts"
+KUBERNETES = "1.34.0"
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob", "Pod")
 
 Manifest = dict[str, Any]
@@ -78,7 +79,7 @@ class Chart:
         given = [item for file in files for item in ("--values", str(file))]
         text = self.helm(
             "template", self.release, str(self.folder), "--namespace", self.namespace,
-            *given, "--values", "-", *flags, text=json.dumps(values or {}),
+            *given, "--values", "-", "--kube-version", KUBERNETES, *flags, text=json.dumps(values or {}),
         )  # fmt: skip
         return [document for document in yaml.safe_load_all(text) if document]
 

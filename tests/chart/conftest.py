@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chart_render import Program  # noqa: E402 - found by the line above
+from chart_render import Program
 
 ROOT = Path(__file__).parents[2]
 _LOCAL_CLUSTER = Path(os.environ.get("SYFTMESH_LOCAL_CLUSTER", ROOT.parent / "shared/cluster/cluster"))
@@ -39,6 +41,18 @@ def kubectl() -> Program:
 def cluster_helm() -> Program:
     """Helm on the same cluster as `kubectl`."""
     return Program(*_on_cluster(), "helm")
+
+
+@pytest.fixture
+def scratch_namespace(kubectl: Program) -> Iterator[str]:
+    """A namespace of one's own, with Pod Security ``restricted``; it is gone afterwards."""
+    name = f"charttest-{secrets.token_hex(4)}"
+    kubectl("create", "namespace", name)
+    try:
+        kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        yield name
+    finally:
+        kubectl("delete", "namespace", name, "--wait=false")
 
 
 def _on_cluster() -> tuple[str, ...]:
