@@ -14,11 +14,14 @@ from typing import Any, Final
 from syftmesh_core.clock import Clock, Random, SystemClock, system_random
 from syftmesh_core.errors import WrongState, mesh_error
 
+from syftmesh_standalone.demo.cluster.installation import ClusterOptions
+from syftmesh_standalone.demo.cluster.venue import ClusterVenue
 from syftmesh_standalone.demo.embedded import EmbeddedVenue
 from syftmesh_standalone.demo.plan import STEPS
 from syftmesh_standalone.demo.report import document, table
 from syftmesh_standalone.demo.step import Step, StepResult, Tell, run_steps
 from syftmesh_standalone.demo.story import OWNERS, Story
+from syftmesh_standalone.demo.venue import Venue
 
 STATE_NOT_EMPTY: Final = "STATE_NOT_EMPTY"
 
@@ -30,12 +33,14 @@ class DemoOptions:
     Attributes:
         state: Folder for its state; None makes a temporary one.
         processes: Whether each service gets a process of its own.
-        keep: Leave a temporary state folder in place.
+        keep: Leave a temporary state folder, and what is on a cluster, in place.
+        cluster: Where on a cluster; None: on the embedded mesh.
     """
 
     state: Path | None = None
     processes: bool = False
     keep: bool = False
+    cluster: ClusterOptions | None = None
 
 
 async def run_demo(
@@ -95,7 +100,7 @@ async def _told(
     clock: Clock,
     random: Random,
 ) -> tuple[Story, list[StepResult]]:
-    venue = EmbeddedVenue(state, OWNERS, processes=options.processes, tell=tell)
+    venue = _venue(options, state, tell)
     tell(f"starting {venue.words}")
     try:
         async with venue.lifetime(), AsyncExitStack() as stack:
@@ -106,6 +111,12 @@ async def _told(
         if found is None:
             raise
         raise found from group
+
+
+def _venue(options: DemoOptions, state: Path, tell: Tell) -> Venue:
+    if options.cluster is not None:
+        return ClusterVenue(state, OWNERS, options.cluster, tell=tell, keep=options.keep)
+    return EmbeddedVenue(state, OWNERS, processes=options.processes, tell=tell)
 
 
 def _state(options: DemoOptions) -> Path:

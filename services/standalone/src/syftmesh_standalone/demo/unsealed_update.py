@@ -26,8 +26,9 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from mesh.federated.v1 import federated_pb2 as pb
 from mesh.federated.v1 import federated_service_pb2 as rpc
-from syftmesh.flower_address import flower_address
+from syftmesh.flower_address import FlowerAddress, flower_address
 from syftmesh_client.node import Node as MeshNode
+from syftmesh_client.trust import HubTrust
 from syftmesh_core.errors import IntegrityFailure, Internal
 from syftmesh_executor.port import Limits, RunSpec
 from syftmesh_executor.process import ProcessExecutor
@@ -75,7 +76,7 @@ async def send_unsealed(node: MeshNode, server: str, table: bytes) -> tuple[str,
     answer = await _leaked(bundle, int(run.run_id), table)
     origin = flower_address(server, node.well_known.flower_address)
     access = await node.session.access_token()
-    talk = _Talk(origin.address, access, task.task_token, int(run.run_id))
+    talk = _Talk(origin, node.trust, access, task.task_token, int(run.run_id))
     return run.run_id, await asyncio.to_thread(talk.exchange, answer)
 
 
@@ -122,14 +123,20 @@ async def _leaked(bundle: bytes, run_id: int, table: bytes) -> RecordDict:
 class _Talk:
     """The SuperNode's and the aggregator's requests, blocking."""
 
-    def __init__(self, address: str, access: str, task: str, run_id: int) -> None:
+    def __init__(self, origin: FlowerAddress, trust: HubTrust, access: str, task: str, run_id: int) -> None:
         self._private, self._public = generate_key_pairs()
         # Flower's SuperNodes sign every request, and our hub asks for the site's own token beside that.
         signing = NodeAuthHttpInterceptor(self._private, self._public)
-        self._fleet = FleetHttpClient(
-            f"http://{address}", interceptors=[signing, Headers(access_token=lambda: access)]
+        url = f"{'http' if origin.insecure else 'https'}://{origin.address}"
+        headers = Headers(access_token=lambda: access)
+        self._fleet = FleetHttpClient(url, interceptors=[signing, headers], verify=trust.verify(url))
+        self._link = RuntimeLink(
+            origin.address,
+            Headers(task, lambda: access),
+            run_id=run_id,
+            tls_root=trust.pem,
+            insecure=origin.insecure,
         )
-        self._link = RuntimeLink(address, Headers(task, lambda: access), run_id=run_id)
         self._run_id = run_id
 
     def exchange(self, answer: RecordDict) -> str:
