@@ -443,7 +443,8 @@ def _notes(helm: Program, folder: Path, values: Path) -> str:
     copied = folder / "syftmesh"
     shutil.copytree(FOLDER, copied)
     text = (copied / "templates/NOTES.txt").read_text()
-    wrapped = f'{{{{- define "notes" -}}}}{text}{{{{- end -}}}}\nkind: Notes\ntext: {{{{ include "notes" . | quote }}}}\n'
+    body = 'kind: Notes\ntext: {{ include "notes" . | quote }}\n'
+    wrapped = f'{{{{- define "notes" -}}}}{text}{{{{- end -}}}}\n{body}'
     (copied / "templates/notes.yaml").write_text(wrapped)
     [found] = of_kind(Chart(helm, copied).render(values), "Notes")
     return str(found["text"])
