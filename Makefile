@@ -129,10 +129,9 @@ images: ## Container images by docker or buildah, as IMAGE_REGISTRY/NAME:IMAGE_T
 images-load: ## Import those images into a cluster without a registry (CLUSTER, or KIND_CLUSTER)
 	@IMAGE_REGISTRY=$(IMAGE_REGISTRY) IMAGE_TAG=$(IMAGE_TAG) bash docker/load.sh $(IMAGES)
 
-##@ Not built yet (each says so and fails)
-
-chart: ## Helm charts (not built yet, see docs/status.md)
-	@echo "charts are not built yet; see docs/status.md" >&2; exit 1
+##@ Charts
+chart: setup ## Lint, render and check the charts; and their objects by the API of a cluster, where one is up
+	$(BIN)/pytest tests/chart $(PYTEST_ARGS)
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis
