@@ -1,4 +1,4 @@
-"""Isolated execution of other people's code: sandbox, probe."""
+"""Isolated execution of other people's code: sandbox, Kubernetes, probe."""
 
 from syftmesh_executor.archive import code_digest, pack_code, unpack_code
 from syftmesh_executor.port import (
@@ -9,6 +9,7 @@ from syftmesh_executor.port import (
     Limits,
     OutputFile,
     ProbeReport,
+    RunLeft,
     RunOutcome,
     RunSpec,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "OutputFile",
     "ProbeReport",
     "ProcessExecutor",
+    "RunLeft",
     "RunOutcome",
     "RunSpec",
     "Runtime",

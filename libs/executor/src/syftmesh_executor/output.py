@@ -65,7 +65,7 @@ def _collect_folder(collection: _Collection, folder_fd: int, prefix: str, depth:
         raise OutputTooLargeError(f"the output is nested deeper than {MAX_DEPTH} folders")
     for name in _names(collection, folder_fd):
         path = prefix + name
-        if not _is_plain(name):
+        if not is_plain(name):
             collection.refuse(ascii(path)[1:-1], "NAME_UNPRINTABLE")
             continue
         status = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
@@ -91,7 +91,8 @@ def _names(collection: _Collection, folder_fd: int) -> Iterator[str]:
             yield entry.name
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
+    """Whether the name of a file can be shown."""
     # A name that is not UTF-8 arrives with surrogates, which are not printable either.
     return name.isprintable()
 

@@ -5,7 +5,7 @@ The same `RunSpec` goes to every executor; `tests/contract/test_executor_contrac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from io import FileIO
@@ -72,6 +72,7 @@ class RunSpec:
         channel: The ends of two pipes that the code inherits, for reading and for writing; it finds their
             numbers as ``r,w`` in ``CHANNEL``. The executor closes them here once the code has them, so that
             whoever holds the other ends reads an end of file when the run is over.
+        project: What it belongs to, as a label for people; empty for nothing.
     """
 
     run_id: str
@@ -82,6 +83,7 @@ class RunSpec:
     parameters: Mapping[str, object] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     channel: tuple[FileIO, FileIO] | None = None
+    project: str = ""
 
     @property
     def channel_fds(self) -> tuple[int, ...]:
@@ -160,6 +162,10 @@ class ProbeReport:
         return tuple(check for check in self.checks if not check.passed)
 
 
+class RunLeft(Exception):
+    """The executor is closed and the run goes on without it; `Executor.find` finds it again."""
+
+
 class Executor(Protocol):
     """Runs code that its owner did not write."""
 
@@ -180,6 +186,27 @@ class Executor(Protocol):
             WrongState: ISOLATION_FAILED: no passed probe of the last 24 h. RUN_EXISTS: the id is running.
             InvalidInput: RUN_SPEC_INVALID: the spec can never run; the message says which part.
             LimitExceeded: PARAMETERS_TOO_LARGE: more than 64 KiB of JSON.
+            Unavailable: JOB_NOT_STARTED and others: the machinery below did not start it; it has not run.
+            RunLeft: The executor was closed, and the run goes on without it.
+        """
+        ...
+
+    async def find(self, run_ids: Collection[str]) -> frozenset[str]:
+        """Return which of these runs go on since before this process, and end all others that do.
+
+        Asked once, before the first `run`. Where runs end with the process that began them there is none.
+
+        Raises:
+            Unavailable: It is not known now; ask again.
+        """
+        ...
+
+    async def adopt(self, spec: RunSpec) -> RunOutcome:
+        """Follow a run that `find` returned to its end, as `run` would have.
+
+        Raises:
+            NotFound: RUN_UNKNOWN: it does not go on.
+            RunLeft: As `run`.
         """
         ...
 
@@ -188,5 +215,5 @@ class Executor(Protocol):
         ...
 
     async def close(self) -> None:
-        """End every run and refuse new ones."""
+        """Refuse new runs, and end every one that could not be found again."""
         ...

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from syftmesh_executor.capture import CappedLog
 from syftmesh_executor.mount import check_spec, job_environment
 from syftmesh_executor.output import OutputTooLargeError, collect_output
 from syftmesh_executor.port import Check, EndReason, ProbeReport, RunOutcome, RunSpec
-from syftmesh_executor.roster import Roster
+from syftmesh_executor.roster import Roster, unknown_run
 from syftmesh_executor.runtime import Runtime, running_runtime
 
 CANCEL_GRACE_S = 3.0
@@ -67,6 +67,15 @@ class ProcessExecutor:
                 return await self._run(spec, ending)
             finally:
                 spec.close_channel()
+
+    async def find(self, run_ids: Collection[str]) -> frozenset[str]:
+        """Return that none goes on: runs end with this process; see `Executor.find`."""
+        del run_ids
+        return frozenset()
+
+    async def adopt(self, spec: RunSpec) -> RunOutcome:
+        """Refuse: there is none to adopt; see `Executor.adopt`."""
+        raise unknown_run(spec.run_id)
 
     async def cancel(self, run_id: str) -> None:
         """End a run; see `Executor.cancel`."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from syftmesh_core.errors import WrongState
+from syftmesh_core.errors import NotFound, WrongState
 
 from syftmesh_executor.port import EndReason
 
@@ -33,6 +33,10 @@ class Roster:
                 f"run {run_id} is running already", reason="RUN_EXISTS", metadata={"run_id": run_id}
             )
 
+    def has(self, run_id: str) -> bool:
+        """Whether the run is under way."""
+        return run_id in self._running
+
     @contextmanager
     def entry(self, run_id: str) -> Iterator[asyncio.Future[EndReason]]:
         """Hold the run under way for the block; gives the future by which it is ended from outside."""
@@ -58,3 +62,8 @@ class Roster:
         for run_id in list(self._running):
             self.cancel(run_id)
         await self._idle.wait()
+
+
+def unknown_run(run_id: str) -> NotFound:
+    """Return the error of a run that does not go on."""
+    return NotFound(f"run {run_id} does not go on here", reason="RUN_UNKNOWN", metadata={"run_id": run_id})

@@ -6,7 +6,7 @@ import asyncio
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from syftmesh_executor.orphan import end_orphans
 from syftmesh_executor.output import OutputTooLargeError, collect_output
 from syftmesh_executor.port import EndReason, Finding, OutputFile, ProbeReport, RunOutcome, RunSpec
 from syftmesh_executor.probe import probe_isolation
-from syftmesh_executor.roster import Roster
+from syftmesh_executor.roster import Roster, unknown_run
 from syftmesh_executor.runtime import Runtime, running_runtime
 from syftmesh_executor.seccomp import job_filter
 from syftmesh_executor.verdict import Evidence, judge
@@ -82,6 +82,15 @@ class SandboxExecutor:
                 reason="ISOLATION_FAILED",
             )
         return await self._run(spec)
+
+    async def find(self, run_ids: Collection[str]) -> frozenset[str]:
+        """Return that none goes on: runs end with this process; see `Executor.find`."""
+        del run_ids
+        return frozenset()
+
+    async def adopt(self, spec: RunSpec) -> RunOutcome:
+        """Refuse: there is none to adopt; see `Executor.adopt`."""
+        raise unknown_run(spec.run_id)
 
     async def cancel(self, run_id: str) -> None:
         """End a run; see `Executor.cancel`."""
