@@ -44,7 +44,12 @@ class Gateway:
 
 
 @pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
+def addresses() -> Addresses:
+    return Addresses("embedded", "127.0.0.1:8081", False, None, "0.1.0")
+
+
+@pytest.fixture
+async def gateway(addresses: Addresses) -> AsyncIterator[Gateway]:
     async def handle(request: httpx.Request) -> httpx.Response:
         await request.aread()
         found.seen.append(request)
@@ -53,10 +58,10 @@ async def gateway() -> AsyncIterator[Gateway]:
     store = httpx.AsyncClient(transport=httpx.MockTransport(handle))
     probe = FakeProbe()
     edge = Edge(
-        addresses=Addresses("embedded", "127.0.0.1:8081", False, None, "0.1.0"),
+        addresses=addresses,
         probe=probe,
         objects=ObjectProxy("http://store.internal:8333", "", store),
-        hosts=host_rule(8080),
+        hosts=host_rule(8080, ["hub.example"]),
         registry=CollectorRegistry(),
         clock=SystemClock(),
         random=system_random,
@@ -79,6 +84,34 @@ async def test_well_known_names_issuer_and_addresses(gateway):
         "flower": None,
         "version": "0.1.0",
     }
+
+
+_BEHIND_PROXY = Addresses("https://hub.example", "self", True, "self", "0.1.0")
+
+
+@pytest.mark.parametrize("addresses", [_BEHIND_PROXY])
+@pytest.mark.parametrize(
+    ("host", "seen"), [("hub.example", "hub.example:443"), ("hub.example:30443", "hub.example:30443")]
+)
+async def test_a_hub_behind_a_proxy_tells_the_address_it_was_reached_at(gateway, host, seen):
+    answer = await gateway.client.get("/.well-known/syftmesh.json", headers={"host": host})
+    assert (answer.json()["grpc"], answer.json()["flower"], answer.json()["grpc_tls"]) == (seen, seen, True)
+    assert seen in (await gateway.client.get("/", headers={"host": host})).text
+    refused = await gateway.client.get("/.well-known/syftmesh.json", headers={"host": "evil.example"})
+    assert refused.json()["reason"] == "HOST_REFUSED"
+
+
+@pytest.mark.parametrize("addresses", [_BEHIND_PROXY])
+async def test_forwarding_headers_change_nothing(gateway):
+    headers = {"host": "hub.example", "x-forwarded-host": "evil.example", "forwarded": "host=evil.example"}
+    answer = await gateway.client.get("/.well-known/syftmesh.json", headers=headers)
+    assert answer.json()["grpc"] == "hub.example:443"
+
+
+@pytest.mark.parametrize("addresses", [_BEHIND_PROXY])
+async def test_behind_a_proxy_nobody_counts_as_near(gateway):
+    answer = await gateway.client.get("/metrics")
+    assert (answer.status_code, answer.json()["reason"]) == (403, "LOOPBACK_ONLY")
 
 
 @pytest.mark.parametrize(("parts", "status"), [({"a": True}, 200), ({"a": True, "b": False}, 503)])

@@ -122,6 +122,53 @@ def test_other_names_are_refused(host):
 
 
 @pytest.mark.parametrize(
+    ("name", "host", "is_ours"),
+    [
+        ("hub.example", "hub.example:8443", True),
+        ("hub.example", "hub.example:1", True),
+        ("localhost", "localhost:30443", True),
+        ("[::1]", "[::1]:30443", True),
+        ("hub.example:8443", "hub.example:8443", True),
+        ("hub.example:8443", "hub.example", False),
+        ("hub.example:8443", "hub.example:8444", False),
+        ("hub.example", "hub.example:", False),
+        ("hub.example", "hub.example:0", False),
+        ("hub.example", "hub.example:65536", False),
+        ("hub.example", "hub.example:443:443", False),
+        ("hub.example", "hub.example:٤٤٣", False),
+        ("hub.example", "a.hub.example:443", False),
+        ("hub.example", "hub.example.evil:443", False),
+        ("", ":443", False),
+    ],
+)
+def test_a_name_without_a_port_is_answered_at_every_port(name, host, is_ours):
+    rule = host_rule(8080, [name])
+    if is_ours:
+        rule.check(host, f"https://{host}")
+        return
+    with pytest.raises(PermissionDenied):
+        rule.check(host, None)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_tls", "seen"),
+    [
+        ("hub.example", True, "hub.example:443"),
+        ("hub.example", False, "hub.example:80"),
+        ("hub.example:8443", True, "hub.example:8443"),
+        ("[::1]", True, "[::1]:443"),
+        ("[::1]:30443", True, "[::1]:30443"),
+    ],
+)
+def test_a_hub_of_several_names_tells_each_client_its_own(host, is_tls, seen):
+    found = Addresses("i", "self", is_tls, "self", "1").seen_at(host)
+    assert (found.grpc, found.flower) == (seen, seen)
+    fixed = Addresses("i", "grpc.example:1", is_tls, None, "1")
+    assert fixed.seen_at(host) == fixed
+    assert not fixed.is_behind_proxy
+
+
+@pytest.mark.parametrize(
     "origin",
     ["null", "", "http://evil.example", "https://localhost", "localhost:8080", "file://localhost:8080"],
 )

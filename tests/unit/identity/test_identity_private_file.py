@@ -31,6 +31,13 @@ def test_signing_key_open_to_others_is_refused(tmp_path):
     assert str(tmp_path) not in caught.value.message
 
 
+def test_a_given_signing_key_is_only_read(tmp_path, monkeypatch):
+    path = tmp_path / "signing.pem"
+    first = load_or_create(path)
+    monkeypatch.setattr("syftmesh_identity.adapters.signing_key.write_private", pytest.fail)
+    assert load_or_create(path).kid == first.kid
+
+
 def test_signing_key_behind_a_link_is_refused(tmp_path):
     load_or_create(tmp_path / "real.pem")
     (tmp_path / "link.pem").symlink_to(tmp_path / "real.pem")

@@ -51,7 +51,7 @@ class BusConnection:
         self._closed = False
         self._lost = asyncio.Event()
         self._refusal = connect_error(OSError())
-        self._told = ""
+        self._told: set[str] = set()
         self._probe = ""
         self._log: Any = structlog.get_logger("syftmesh.bus")
 
@@ -119,8 +119,7 @@ class BusConnection:
             if not connecting.done() or connecting.exception() is not None:
                 await _end(connecting)
                 await client.close()
-        bus._told = ""
-        bus._connected.set()
+        bus._found()
         bus._probe = client.new_inbox()
         await client.subscribe(bus._probe, cb=_answer)
         return bus
@@ -254,11 +253,23 @@ class BusConnection:
             self._note(connect_error(error))
 
     def _note(self, refusal: Unavailable) -> None:
-        """Keep why there is no connection, and log it when it is another reason than before."""
-        self._refusal = refusal
-        if refusal.reason != self._told:
-            self._told = refusal.reason
-            self._log.warning("bus.waiting", bus=self._name, reason=refusal.reason, detail=refusal.message)
+        """Keep why there is no connection, and log each reason once until there is one.
+
+        A refusal and an answer that is cut off come by turns from the same server, and of several servers one may
+        refuse and one be away: what somebody has to mend counts more than that nobody answers.
+        """
+        if refusal.reason != "BUS_UNREACHABLE" or self._refusal.reason == "BUS_UNREACHABLE":
+            self._refusal = refusal
+        if self._refusal.reason not in self._told:
+            self._told.add(self._refusal.reason)
+            self._log.warning(
+                "bus.waiting", bus=self._name, reason=self._refusal.reason, detail=self._refusal.message
+            )
+
+    def _found(self) -> None:
+        self._told.clear()
+        self._refusal = connect_error(OSError())
+        self._connected.set()
 
     async def _on_closed(self) -> None:
         await self._on_disconnected()
@@ -274,8 +285,7 @@ class BusConnection:
 
     async def _on_reconnected(self) -> None:
         self._generation += 1
-        self._told = ""
-        self._connected.set()
+        self._found()
         self._log.info("bus.reconnected", bus=self._name, generation=self._generation)
         self._tell(connected=True)
 

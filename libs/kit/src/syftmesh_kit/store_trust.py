@@ -8,8 +8,8 @@ from typing import Final
 
 from syftmesh_core.errors import InvalidInput
 
-_RUST_TLS: Final = "invalid peer certificate"
-"""What rustls, below obstore, says of a certificate that it does not accept."""
+_RUST_TLS: Final = "InvalidCertificate("
+"""How obstore shows the error of rustls, below it, for a certificate that is not accepted."""
 
 
 def store_context(ca_file: Path | None) -> ssl.SSLContext:
@@ -35,10 +35,15 @@ def store_context(ca_file: Path | None) -> ssl.SSLContext:
 
 def is_untrusted(error: BaseException) -> bool:
     """Return whether a request failed because the store's certificate was not accepted."""
-    known: BaseException | None = error
-    while known is not None:
+    left: list[object] = [error]
+    seen: set[int] = set()
+    while left:
+        known = left.pop()
+        if not isinstance(known, BaseException) or id(known) in seen:
+            continue
         if isinstance(known, ssl.SSLCertVerificationError) or _RUST_TLS in str(known):
             return True
-        reason = getattr(known, "reason", None)  # urllib3 keeps the cause of its last try there
-        known = reason if isinstance(reason, BaseException) else known.__cause__ or known.__context__
+        seen.add(id(known))
+        # urllib3 keeps causes as its own `reason`, and as arguments.
+        left += [known.__cause__, known.__context__, getattr(known, "reason", None), *known.args]
     return False
