@@ -107,12 +107,8 @@ def decode_error(value: Mapping[str, Any]) -> MeshError:
     if not (isinstance(found, type) and issubclass(found, MeshError)):
         raise IntegrityFailure("a line of the console cannot be read", reason=LINE_INVALID)
     metadata = {str(key): str(item) for key, item in dict(value.get("metadata") or {}).items()}
-    return found(
-        str(value.get("message")),
-        reason=str(value.get("reason")),
-        metadata=metadata,
-        hint=str(value.get("hint")),
-    )
+    told: dict[str, str] = {name: str(value.get(name)) for name in ("reason", "hint")}
+    return found(str(value.get("message")), metadata=metadata, **told)
 
 
 def _name_of(kind: type) -> str:
