@@ -33,7 +33,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 unexport VIRTUAL_ENV
 
 .PHONY: help setup system fmt lint types imports test test-unit test-contract test-integration test-e2e test-cluster proto proto-check \
-	lock demo up bench check images images-load chart clean
+	lock demo cluster-demo up bench check images images-load chart clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -115,6 +115,9 @@ check: lint types proto-check test ## What CI runs
 ##@ Use
 demo: setup ## The whole story on real data: two owners, a scientist, an approved analysis
 	@$(BIN)/syftmesh demo $(DEMO_ARGS)
+
+cluster-demo: setup ## The same story on Kubernetes: hub and two sites by helm, on KUBECONFIG or ../shared/cluster
+	@bash docker/cluster-demo.sh $(DEMO_ARGS)
 
 up: setup ## The embedded mesh in this terminal, with its state in ~/.syftmesh
 	@$(BIN)/syftmesh up $(UP_ARGS)
