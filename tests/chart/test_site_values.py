@@ -234,7 +234,7 @@ def test_default_cannot_be_taken_away(chart: Chart, path: tuple[str, ...]) -> No
         ({"joinToken": {"existingSecret": "x"}}, "joinToken: give value or existingSecret, not both"),
         ({"joinToken": {"value": ""}}, "joinToken: a new site needs the token"),
         ({"jobs": {"limits": {"memory": "256Mi"}}}, "jobs.limits: disk and output live in memory"),
-        ({"jobs": {"parallel": 9}}, "jobs.quota: limits.memory 8Gi is less than jobs.parallel (9)"),
+        ({"jobs": {"parallel": 7}}, "jobs.quota: limits.memory 8Gi is less than 7 runs"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

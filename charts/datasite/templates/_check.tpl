@@ -33,8 +33,10 @@
 {{- end }}
 {{- $quota := get .Values.jobs.quota "limits.memory" | default "" | toString }}
 {{- if regexMatch "^[0-9]+[KMG]i$" $quota }}
-{{- if gt (mul .Values.jobs.parallel $memory | int64) (include "datasite.bytes" $quota | int64) }}
-{{- fail (printf "jobs.quota: limits.memory %s is less than jobs.parallel (%v) runs of jobs.limits.memory %s." $quota .Values.jobs.parallel $limits.memory) }}
+{{- /* Beside the run itself: its carrier of 128Mi, its launcher of 32Mi and four times what is kept of its logs. */}}
+{{- $run := add $memory 167772160 (mul 4 (include "datasite.bytes" $limits.log | int64)) }}
+{{- if gt (mul .Values.jobs.parallel $run | int64) (include "datasite.bytes" $quota | int64) }}
+{{- fail (printf "jobs.quota: limits.memory %s is less than %v runs (jobs.parallel) of jobs.limits.memory %s and 160Mi take." $quota .Values.jobs.parallel $limits.memory) }}
 {{- end }}
 {{- end }}
 {{- end }}
