@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,6 +33,16 @@ class TlsNatsServer(NatsServer):
     def __init__(self, state: Path, identity: TlsIdentity, port: int) -> None:
         super().__init__(state, port=port)
         self._identity = identity
+
+    def drop_user(self, name: str) -> None:
+        """Take a user out of the configuration of the running server."""
+        config = self._state / "nats.conf"
+        text = config.read_text()
+        head, _, rest = text.partition("authorization ")
+        users, _, tail = rest.partition("\n")
+        kept = [user for user in json.loads(users)["users"] if user["user"] != name]
+        config.write_text(f"{head}authorization {json.dumps({'users': kept})}\n{tail}")
+        os.kill(self.pid, signal.SIGHUP)
 
     def _config(self, port: int, monitor_port: int, password: str) -> str:
         users = [
@@ -84,12 +96,12 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def _server(state: Path, world: World) -> AsyncIterator[None]:
+async def _server(state: Path, world: World) -> AsyncIterator[TlsNatsServer]:
     server = TlsNatsServer(state / "nats", world.server, world.port)
     async with asyncio.TaskGroup() as tasks:
         await server.start(tasks)
         try:
-            yield
+            yield server
         finally:
             await server.stop()
 
@@ -192,3 +204,56 @@ async def test_a_bus_that_is_restarted_is_found_again_with_renewed_certificates(
             await asyncio.sleep(0.02)
         await bus.ready()
         await bus.close()
+
+
+async def test_a_user_that_is_removed_is_told_and_found_again(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    async with _server(tmp_path, world) as server:
+        bus = await world.connect()
+        before = (tmp_path / "nats" / "nats.conf").read_text()
+        with structlog.testing.capture_logs() as lines:
+            server.drop_user("sync")
+            async with asyncio.timeout(15):
+                while "BUS_REFUSED" not in {line.get("reason") for line in lines}:
+                    await asyncio.sleep(0.02)
+        assert not bus.is_connected
+        (tmp_path / "nats" / "nats.conf").write_text(before)
+        os.kill(server.pid, signal.SIGHUP)
+        async with asyncio.timeout(15):
+            while not bus.is_connected:
+                await asyncio.sleep(0.02)
+        await bus.close()
+
+
+async def test_an_error_that_the_server_holds_against_us_is_an_end_and_no_wait_without_end() -> None:
+    async def pretend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.12.0","max_payload":1048576}\r\n')
+        while line := await reader.readline():
+            if line.startswith(b"PING"):
+                writer.write(b"PONG\r\n")
+            if line.startswith(b"SUB"):
+                writer.write(b"-ERR 'Maximum Subscriptions Exceeded'\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(pretend, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with structlog.testing.capture_logs() as lines:
+        bus = await Bus.connect(f"nats://127.0.0.1:{port}", name="sync", connect_timeout_s=2)
+        async with asyncio.timeout(5):
+            await bus.lost()
+    assert "bus.lost" in {line["event"] for line in lines}
+    with pytest.raises(Unavailable):
+        await bus.ready()
+    await bus.close()
+    server.close()
+
+
+async def test_closing_it_oneself_is_no_loss(world: World) -> None:
+    bus = await world.connect()
+    lost = asyncio.create_task(bus.lost())
+    with structlog.testing.capture_logs() as lines:
+        await bus.close()
+    await asyncio.sleep(0.1)
+    assert not lost.done()
+    assert "bus.lost" not in {line["event"] for line in lines}
+    lost.cancel()
