@@ -33,7 +33,7 @@ from syftmesh_cluster.authority import (
 )
 from syftmesh_cluster.kubernetes_secret import KubernetesTarget
 from syftmesh_cluster.plan import AuthorityPlan, LeafPlan, NatsPlan, Plan, load_plan
-from syftmesh_cluster.program import run_program, say
+from syftmesh_cluster.program import log_quietly, run_program, say
 from syftmesh_cluster.secret_target import FolderTarget, SecretTarget
 
 _TRIES: Final = 8
@@ -218,4 +218,5 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    log_quietly()
     sys.exit(main())

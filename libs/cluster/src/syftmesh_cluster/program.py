@@ -8,11 +8,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from syftmesh_core.errors import InvalidInput, MeshError, mesh_error
+from syftmesh_kit.telemetry import configure_telemetry
 
 
 def say(line: str) -> None:
     """Print a line to whoever reads the log of the Job."""
     print(line, flush=True)  # noqa: T201 - the log of a Job is what it is for
+
+
+def log_quietly() -> None:
+    """Log errors alone: clients tell each of their tries, and the lines of a program say what comes of them."""
+    configure_telemetry("cluster", json_lines=False, level="error")
 
 
 def run_program(main: Callable[[], Coroutine[Any, Any, None]]) -> int:

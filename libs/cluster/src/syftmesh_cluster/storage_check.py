@@ -17,7 +17,7 @@ from syftmesh_core.errors import IntegrityFailure, MeshError, PermissionDenied, 
 from syftmesh_kit.s3 import S3Config, S3ObjectStore
 from syftmesh_kit.settings import load_settings
 
-from syftmesh_cluster.program import run_program, say
+from syftmesh_cluster.program import log_quietly, run_program, say
 from syftmesh_cluster.settings import StorageCheckSettings
 from syftmesh_cluster.store_promise import Promise, PromiseBroken, StorePromises
 from syftmesh_cluster.store_request import StoreRequests
@@ -125,4 +125,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    log_quietly()
     sys.exit(main())
