@@ -18,7 +18,7 @@ http_port: 8222
 pid_file: /tmp/nats.pid
 max_payload: 1MB
 lame_duck_grace_period: 2s
-lame_duck_duration: 10s
+lame_duck_duration: 30s
 
 # Nothing is acknowledged before it is on disk.
 jetstream {
