@@ -16,6 +16,8 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from mesh.crypto.v1 import crypto_service_pb2 as crypto_rpc
+from mesh.crypto.v1 import crypto_service_pb2_grpc as crypto_api
 from mesh.identity.v1 import identity_pb2 as pb
 from mesh.identity.v1 import identity_service_pb2 as rpc
 from mesh.identity.v1 import identity_service_pb2_grpc as api
@@ -181,8 +183,7 @@ async def test_a_service_waits_for_its_bus_alive_and_says_why(tmp_path: Path) ->
 
 async def test_a_wrong_password_is_told_and_ends_with_a_clear_last_line(tmp_path: Path) -> None:
     hub = Hub(tmp_path)
-    async with hub.nats(), identity(hub, nats_password="wrong", nats_wait_s="2") as service:
-        await service.until("", STATUS.NOT_SERVING)
+    async with hub.nats(), identity(hub, nats_password="wrong", nats_wait_s="4") as service:
         assert await service.child.wait() != 0
         assert service.events("bus.waiting")[-1]["reason"] == "BUS_REFUSED"
         assert "refuses the user or the password" in service.log.read_text().splitlines()[-1]
@@ -328,3 +329,26 @@ async def test_a_service_is_not_reached_without_a_certificate(tmp_path: Path) ->
             async with stub(service.grpc, tls) as public:
                 with pytest.raises((Unavailable, NotFound)):
                     await public.GetKeySet(rpc.GetKeySetRequest(), timeout=3)
+
+
+async def test_no_token_is_judged_before_keys_and_revocations_are_known(tmp_path: Path) -> None:
+    hub = Hub(tmp_path)
+
+    async def provide() -> str:
+        return "some.token"
+
+    async with hub.nats(), process(hub, "crypto", journal="false") as service:
+        async with asyncio.timeout(20):
+            while not any(
+                line["service"] == "crypto" for line in service.events("service.readiness_changed")
+            ):
+                await asyncio.sleep(0.05)
+        await service.until("", STATUS.NOT_SERVING)
+        channel = open_channel(service.grpc, tls=hub.gateway.channel_credentials(), token_provider=provide)
+        directory = crypto_api.KeyDirectoryServiceStub(channel)
+        request = crypto_rpc.ListDevicesRequest(principal=ALICE)
+        assert await _reason(directory.ListDevices(request), Unavailable) == "KEY_SET_PENDING"
+        async with identity(hub):
+            await service.until("", STATUS.SERVING)
+            assert await _reason(directory.ListDevices(request), Unauthenticated) == "TOKEN_INVALID"
+        await channel.close()

@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import grpc
 from grpc_health.v1 import health as grpc_health
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, SystemClock
 from syftmesh_core.errors import Unavailable
 
 from syftmesh_kit.bus import Bus
+from syftmesh_kit.caller import Caller
 from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.health import health_port
 from syftmesh_kit.interceptor import ServerInterceptor
@@ -93,18 +95,15 @@ async def _serve(
 ) -> None:
     clock, registry = SystemClock(), CollectorRegistry()
     module = await build(HubParts(bus, clock, registry))
-    keys = KeySetWatcher(bus)
-    verifier = TokenVerifier(keys, settings.issuer, clock)
-    keys.on_retired(verifier.forget_key)
-    revocations = RevocationWatcher(bus, verifier)
+    trust = _Trust(bus, settings.issuer, clock)
     interceptor = ServerInterceptor(
-        verifier=verifier,
+        verifier=trust.verifier,
         metrics=RpcMetrics(registry),
         public_methods=module.public_methods,
         peers=settings.tls_peers,
     )
     host = ServiceHost(
-        [module],
+        [trust, module],
         interceptor=interceptor,
         address=settings.listen,
         credentials=settings.tls.server_credentials() if settings.tls is not None else None,
@@ -113,13 +112,54 @@ async def _serve(
     )
     bus.on_state(lambda _connected: host.check_now())
     async with EndingGroup() as tasks:
-        tasks.create_task(keys.run())
-        tasks.create_task(revocations.run())
         tasks.create_task(_end_when_lost(bus))
         if settings.tls is not None and tls is not None:
             tasks.create_task(follow(settings.tls, [tls]))
         await host.run(stop)
         tasks.end()
+
+
+class _Trust:
+    """Keys and revocations as a module of the host: it is not ready, and no token is judged, before both are read.
+
+    A token would else be called wrong by a service that has just started, or a revoked one right.
+    """
+
+    def __init__(self, bus: Bus, issuer: str, clock: Clock) -> None:
+        self._keys = KeySetWatcher(bus)
+        self.verifier = _PatientVerifier(self._keys, issuer, clock)
+        self._keys.on_retired(self.verifier.forget_key)
+        self._revocations = RevocationWatcher(bus, self.verifier)
+
+    @property
+    def name(self) -> str:
+        return "trust"
+
+    def register(self, server: grpc.aio.Server) -> tuple[str, ...]:  # noqa: ARG002 - the host's signature
+        return ()
+
+    async def start(self, tasks: asyncio.TaskGroup) -> None:
+        tasks.create_task(self._keys.run())
+        tasks.create_task(self._revocations.run())
+
+    async def ready(self) -> None:
+        await self._keys.ready()
+        await self._revocations.ready()
+        self.verifier.is_ready = True
+
+    async def drain(self) -> None:
+        pass
+
+
+class _PatientVerifier(TokenVerifier):
+    """Judges no token before keys and revocations are known; clients try again."""
+
+    is_ready = False
+
+    def verify(self, token: str) -> Caller:
+        if not self.is_ready:
+            raise Unavailable("The keys of tokens have not been read yet.", reason="KEY_SET_PENDING")
+        return super().verify(token)
 
 
 async def _connected(

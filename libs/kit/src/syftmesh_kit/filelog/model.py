@@ -17,6 +17,7 @@ from syftmesh_kit.filelog.rule_source import RuleSource
 from syftmesh_kit.filelog.site import SiteIndex
 from syftmesh_kit.message import StreamMessage
 from syftmesh_kit.stream import StreamState
+from syftmesh_kit.waiting import Waiting
 
 _RETRY_S: Final = 0.25
 _STALLED_S: Final = 2.0
@@ -147,11 +148,12 @@ class FileLog:
                 loading.clear()
 
     async def _begin(self) -> int:
+        waiting = Waiting("filelog.waiting")
         while True:
             try:
                 state = await self._source.stream_state(subject.FILES)
             except MeshError as error:
-                _log.info("filelog.waiting", reason=error.reason)
+                waiting.note(error)
                 await asyncio.sleep(_RETRY_S)
                 continue
             self._epoch = state.epoch

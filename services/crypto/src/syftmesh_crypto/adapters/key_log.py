@@ -14,6 +14,7 @@ from syftmesh_core.identity.device_list import DeviceList, verify_first, verify_
 from syftmesh_kit import subject
 from syftmesh_kit.message import PublishAck, StreamMessage
 from syftmesh_kit.stream import StreamState
+from syftmesh_kit.waiting import Waiting
 
 from syftmesh_crypto.domain.ports import Chain, DeviceListLog
 
@@ -120,11 +121,12 @@ class KeyLog(DeviceListLog):
             self._advance(message.sequence, caught_up=message.sequence >= target or message.pending == 0)
 
     async def _end_of_log(self) -> int:
+        waiting = Waiting("keylog.waiting")
         while True:
             try:
                 state = await self._bus.stream_state(subject.KEYLOG)
             except MeshError as error:
-                _log.info("keylog.waiting", reason=error.reason)
+                waiting.note(error)
                 await asyncio.sleep(_RETRY_S)
                 continue
             return state.last_sequence if state.messages else 0

@@ -14,6 +14,7 @@ from syftmesh_core.identity.device_list import DeviceList, verify_first, verify_
 from syftmesh_kit import subject
 from syftmesh_kit.message import StreamMessage
 from syftmesh_kit.stream import StreamState
+from syftmesh_kit.waiting import Waiting
 
 _RETRY_S: Final = 0.25
 _CATCH_UP_S: Final = 2.0
@@ -79,11 +80,12 @@ class KeyLog:
             self._advance(message.sequence, caught_up=self._caught_up or reached)
 
     async def _begin(self) -> int:
+        waiting = Waiting("keylog.waiting")
         while True:
             try:
                 state = await self._bus.stream_state(subject.KEYLOG)
             except MeshError as error:
-                _log.info("keylog.waiting", reason=error.reason)
+                waiting.note(error)
                 await asyncio.sleep(_RETRY_S)
                 continue
             return state.last_sequence if state.messages else 0
