@@ -21,6 +21,8 @@ import httpx
 import pytest
 import syftmesh
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from syftmesh.cli.cluster_diagnosis import cluster_findings
+from syftmesh.cli.diagnosis import Status
 from syftmesh_client.account import create_account
 from syftmesh_client.keystore import KeyStore
 from syftmesh_client.traffic import Traffic
@@ -30,6 +32,8 @@ from syftmesh_core.clock import SystemClock
 from syftmesh_core.errors import IntegrityFailure, MeshError, Unavailable
 from syftmesh_flower.relay import fleet_relay
 from syftmesh_flower.transfer import Headers, RuntimeLink
+from syftmesh_kit.native import NatsAddress
+from syftmesh_kit.s3 import S3Config
 from syftmesh_kit.testing_authority import TestAuthority
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -317,6 +321,12 @@ def test_a_site_is_made_headless_by_one_token_and_serves(
         with syftmesh.connect(profile=ALICE, state=site.state) as client:
             assert client.site.status().connected
             assert list(client.site.jobs.list()) == []
+        told = site.hub.program(
+            site.state, "doctor", "--json", "--profile", ALICE, SYFTMESH_SITE_SOCKETS=str(site.sockets)
+        )
+        found = {item["check"]: item["status"] for item in json.loads(told.stdout)["items"]}
+        assert {found[name] for name in ("state", "hub", "parts", "login", "agent", "runner")} == {"ok"}
+        assert found["isolation"] in {"ok", "fail"}  # as this machine lets its sandbox be
         assert (site.sockets / "runner.sock").stat().st_mode & 0o777 == 0o600
         again = site.init("--token-file", str(tmp_path / "gone"))
         assert again.returncode == 0, again.stderr
@@ -375,6 +385,47 @@ def test_operators_see_and_take_back_what_they_made_and_nobody_logs_in_by_the_so
             state=tmp_path / "state",
         )
     assert caught.value.reason == "JOIN_TOKEN_INVALID"
+
+
+def test_doctor_tells_what_is_wrong_with_a_hub_that_nobody_here_knows(hub: Hub, tmp_path: Path) -> None:
+    named = ("doctor", "--json", "--server", hub.url)
+    good = hub.program(tmp_path / "none", *named, "--ca-file", str(hub.ca_file))
+    found = {item["check"]: item for item in json.loads(good.stdout)["items"]}
+    assert list(found) == ["tls", "hub", "parts", "clock", "version"]
+    assert {found[name]["status"] for name in ("tls", "hub", "parts")} == {"ok", "warn"}  # holds for a day
+    assert "0 more days" in found["tls"]["detail"]
+    bad = hub.program(tmp_path / "none", *named)
+    (item,) = json.loads(bad.stdout)["items"]
+    assert (bad.returncode, item["check"], item["status"]) == (1, "tls", "fail")
+    assert "--ca-file" in item["next"]
+
+
+async def test_doctor_asks_bus_and_store_themselves(nats_url: NatsAddress, s3: S3Config) -> None:
+    environ = {
+        "NATS_MONITOR": nats_url.monitor_url,
+        "NATS_URL": nats_url.url,
+        "NATS_USER": nats_url.user,
+        "NATS_PASSWORD": nats_url.password,
+        "S3_ENDPOINT": s3.endpoint,
+        "S3_ACCESS_KEY": s3.access_key,
+        "S3_SECRET_KEY": s3.secret_key,
+        "S3_BUCKET": s3.bucket,
+    }
+
+    async def told(**other: str) -> dict[str, str]:
+        given = {f"SYFTMESH_DOCTOR_{name}": value for name, value in (environ | other).items()}
+        found = await asyncio.to_thread(cluster_findings, given, SystemClock())
+        assert all(f.next for f in found if f.status is not Status.OK)
+        return {f.check: f.status.value for f in found}
+
+    checks = ["bus disk", "bus space", "bus", "store"]
+    assert await told() == dict.fromkeys(checks, "ok")
+    wrong = await told(
+        NATS_MONITOR="http://127.0.0.1:9",
+        NATS_PASSWORD="wrong",
+        S3_ENDPOINT=f"http://127.0.0.1:{_free_port()}",
+    )
+    assert wrong == dict.fromkeys(checks, "fail")
 
 
 def test_a_runner_waits_for_a_hub_that_is_away_and_says_so(tmp_path: Path) -> None:

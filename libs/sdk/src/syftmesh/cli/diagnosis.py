@@ -6,15 +6,18 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from syftmesh_core.clock import Clock, to_datetime
+
+if TYPE_CHECKING:
+    from syftmesh_client.trust import HubTrust
 
 _FREE_WARN_BYTES: Final = 1 << 30
 _SKEW_WARN_S: Final = 5.0
@@ -49,27 +52,36 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class HubAnswer:
-    """What the hub's discovery document said.
+    """What the hub said of itself.
 
     Attributes:
         version: Its version.
         date: Its header ``Date``, empty without.
+        parts: Whether each part behind it serves, by name; None where it does not tell.
     """
 
     version: str
     date: str
+    parts: Mapping[str, bool] | None = None
 
 
-def state_finding(state: Path) -> Finding:
-    """Look at the state folder: there, private, writable."""
+def state_finding(state: Path, *, in_pod: bool = False) -> Finding:
+    """Look at the state folder: there, private, writable.
+
+    Args:
+        state: The folder.
+        in_pod: Whether it may be the root of a volume, which is root's and the pod's alone.
+    """
     if not state.is_dir():
         return Finding("state", Status.WARN, "There is no state folder yet.", "syftmesh up")
-    mode = stat.S_IMODE(state.stat().st_mode)
-    if mode & 0o077:
+    found = state.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    is_volume = in_pod and found.st_uid == 0
+    if mode & 0o077 and not is_volume:
         return Finding("state", Status.FAIL, f"Others may enter it (mode {mode:o}).", f"chmod 700 {state}")
     if not os.access(state, os.W_OK | os.X_OK):
         return Finding("state", Status.FAIL, "It cannot be written.", f"ls -ld {state}")
-    return Finding("state", Status.OK, f"{state}, private")
+    return Finding("state", Status.OK, f"{state}, {'a volume of this pod' if is_volume else 'private'}")
 
 
 def space_finding(state: Path) -> Finding:
@@ -123,8 +135,12 @@ def sites_finding(running: dict[str, dict[str, bool]]) -> Finding | None:
     return Finding("sites", Status.OK, f"{len(running)} running")
 
 
-def ask_hub(server: str) -> HubAnswer:
+def ask_hub(server: str, trust: HubTrust) -> HubAnswer:
     """Return what the hub at `server` says.
+
+    Args:
+        server: Its address.
+        trust: What proves it.
 
     Raises:
         httpx.HTTPError: It does not answer.
@@ -132,20 +148,33 @@ def ask_hub(server: str) -> HubAnswer:
     """
     import httpx
 
-    with httpx.Client(trust_env=urlsplit(server).hostname not in _LOOPBACK, timeout=10) as http:
+    trust_env = urlsplit(server).hostname not in _LOOPBACK
+    with httpx.Client(trust_env=trust_env, timeout=10, verify=trust.verify(server)) as http:
         answer = http.get(f"{server.rstrip('/')}/.well-known/syftmesh.json")
+        health = http.get(f"{server.rstrip('/')}/healthz")
     if answer.status_code != 200:
         raise ValueError("not a hub")
     found = answer.json()
     if not isinstance(found, dict) or not isinstance(found.get("version"), str):
         raise ValueError("not a hub")
-    return HubAnswer(found["version"], answer.headers.get("Date", ""))
+    return HubAnswer(found["version"], answer.headers.get("Date", ""), _parts(health))
+
+
+def _parts(health: Any) -> dict[str, bool] | None:
+    """Return what the hub tells of its parts: with status 200 when all serve, 503 when one does not."""
+    if health.status_code not in {200, 503}:
+        return None
+    try:
+        parts = health.json()["parts"]
+        return {str(name): word == "serving" for name, word in parts.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def hub_findings(
     server: str, ask: Callable[[str], HubAnswer], clock: Clock, own_version: str
 ) -> tuple[list[Finding], bool]:
-    """Look at the hub: reachable, its clock, its version.
+    """Look at the hub: reachable, its parts, its clock, its version.
 
     Args:
         server: Its address.
@@ -158,10 +187,13 @@ def hub_findings(
     """
     import httpx
 
+    from syftmesh.cli.hub_diagnosis import is_loopback, parts_finding
+
     try:
         answer = ask(server)
     except httpx.HTTPError:
-        return [Finding("hub", Status.FAIL, f"{server} does not answer.", "syftmesh up")], False
+        follow = "syftmesh up" if is_loopback(server) else f"curl -v {server}"
+        return [Finding("hub", Status.FAIL, f"{server} does not answer.", follow)], False
     except ValueError:
         detail = f"What answers at {server} is no SyftMesh hub."
         return [Finding("hub", Status.FAIL, detail, "syftmesh doctor --server URL")], False
@@ -175,7 +207,8 @@ def hub_findings(
             "pip install --upgrade syftmesh",
         )
     )
-    return [Finding("hub", Status.OK, f"{server} answers"), clock_finding(answer.date, clock), version], True
+    found = [Finding("hub", Status.OK, f"{server} answers"), parts_finding(server, answer.parts)]
+    return [*found, clock_finding(answer.date, clock), version], True
 
 
 def clock_finding(date: str, clock: Clock) -> Finding:
