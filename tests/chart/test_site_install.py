@@ -126,7 +126,9 @@ def wait_for(ask: Callable[[], str], timeout_s: float) -> str:
 def images(kubectl: Program) -> None:
     """Skip where the nodes have no images, unless they are asked for."""
     nodes = json.loads(kubectl("get", "nodes", "--output", "json"))["items"]
-    there = {name for node in nodes for image in node["status"]["images"] for name in image.get("names", [])}
+    there = {
+        name for node in nodes for image in node["status"]["images"] for name in image.get("names") or []
+    }
     wanted = f"{CHOSEN['registry']}/agent:{CHOSEN['tag']}"
     if not any(name.endswith(wanted) for name in there) and not os.environ.get("SYFTMESH_IMAGES"):
         pytest.skip(f"the nodes have no image {wanted}: make images images-load")
