@@ -118,11 +118,15 @@ def test_signatures_are_not_logged(config: str) -> None:
     assert "$uri" in form
     for leaking in ("$request ", '"$request"', "$request_uri", "$args", "$http_authorization"):
         assert leaking not in form
+    # What nginx says of a request that failed names its query, too.
+    assert "error_log /dev/stderr emerg;" in _location(config, r"~ ^/objects(?<object>")
 
 
 def test_objects_of_a_store_outside_go_by_the_gateway(helm: Program) -> None:
     store = {"enabled": False, "external": {"endpoint": "https://s3.example.org", "existingSecret": "keys"}}
     manifests = Chart(helm, FOLDER).render(FOLDER / "values-dev.yaml", values={"objectStore": store})
     config = named(manifests, "ConfigMap", "mesh-gateway")["data"]["nginx.conf"]
-    assert "proxy_pass http://127.0.0.1:8080;" in _location(config, "/objects/")
+    block = _location(config, "/objects/")
+    assert "proxy_pass http://127.0.0.1:8080;" in block
+    assert "error_log /dev/stderr emerg;" in block
     assert "upstream store" not in config

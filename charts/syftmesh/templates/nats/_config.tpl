@@ -45,3 +45,13 @@ cluster {
 }
 {{- end }}
 {{- end }}
+
+{{/* The monitoring port of every server, separated by commas. */}}
+{{- define "syftmesh.natsMonitors" -}}
+{{- $full := include "syftmesh.fullname" . -}}
+{{- $urls := list -}}
+{{- range $index := until (int .Values.nats.replicas) -}}
+{{- $urls = append $urls (printf "http://%s-nats-%d.%s-nats-pods:8222" $full $index $full) -}}
+{{- end -}}
+{{ join "," $urls }}
+{{- end }}
