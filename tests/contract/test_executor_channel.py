@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from io import FileIO
 from pathlib import Path
 
 import pytest
 from syftmesh_core.errors import WrongState
-from syftmesh_executor import EndReason, Executor, Limits, ProcessExecutor, RunSpec, SandboxExecutor
+from syftmesh_executor import EndReason, Executor, Limits, RunSpec
 
 _ECHO = (
     "import os\n"
@@ -18,18 +17,6 @@ _ECHO = (
     "while block := os.read(read, 65536):\n"
     "    os.write(write, block[::-1])\n"
 )
-
-
-@pytest.fixture(params=["sandbox", "process"])
-async def executor(request: pytest.FixtureRequest) -> AsyncIterator[Executor]:
-    made: Executor
-    if request.param == "process":
-        made = ProcessExecutor()
-    else:
-        made = SandboxExecutor()
-        assert (await made.probe()).passed
-    yield made
-    await made.close()
 
 
 class Ends:
@@ -52,7 +39,7 @@ class Ends:
         )
 
     async def receive(self) -> bytes:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(45):
             return await asyncio.to_thread(os.read, self.read, 65536)
 
 

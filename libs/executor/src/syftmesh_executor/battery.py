@@ -171,7 +171,8 @@ def _status() -> dict[str, str]:
     lines = (line.partition(":") for line in Path("/proc/self/status").read_text().splitlines())
     found = {name: " ".join(value.split()) for name, _, value in lines if name in wanted}
     found["uid_map"] = " ".join(Path("/proc/self/uid_map").read_text().split())
-    found["max_user_namespaces"] = Path("/proc/sys/user/max_user_namespaces").read_text().strip()
+    bound = Path("/proc/sys/user/max_user_namespaces")
+    found["max_user_namespaces"] = bound.read_text().strip() if bound.exists() else "absent"
     found["fds"] = ",".join(sorted(os.listdir("/proc/self/fd"), key=int)[:-1])  # noqa: PTH208 - last is the listing
     return found
 

@@ -68,7 +68,7 @@ def judge_report(ended: Ended) -> Judgement:
         kind = str(report["ended"])
         code = None if report["exit_code"] is None else int(report["exit_code"])
         if kind in _WATCHED:
-            detail = _open_network(report) if kind == "ISOLATION_FAILED" else ""
+            detail = _isolation_problem(report) if kind == "ISOLATION_FAILED" else ""
             return Judgement(EndReason(kind), code, started_ms, ended_ms, detail)
         if ended.too_large:
             return Judgement(EndReason.OUTPUT_LIMIT, code, started_ms, ended_ms, ended.too_large)
@@ -85,7 +85,9 @@ def judge_report(ended: Ended) -> Judgement:
     return Judgement(judge(evidence), code, started_ms, ended_ms)
 
 
-def _open_network(report: Mapping[str, Any]) -> str:
+def _isolation_problem(report: Mapping[str, Any]) -> str:
+    if report.get("problem"):
+        return f"the pod could not confine the code ({str(report['problem'])[:200]!a})"
     seen = report.get("network")
     names = sorted(name for name, value in seen.items() if value == "OPEN") if isinstance(seen, dict) else []
     return f"the pod's network is open ({', '.join(names)[:200]}); does the cluster enforce network policies?"

@@ -57,6 +57,7 @@ class ClusterRun:
         order: What the launcher is told.
         image_id: Digest that the image must have, hex; empty to take any.
         job: The Job, once it is there.
+        learns_image: Whether to wait until the cluster tells which image ran.
         pod: The pod as seen last.
         staged: Set once the code may be running.
     """
@@ -68,6 +69,7 @@ class ClusterRun:
     order: Mapping[str, Any]
     image_id: str
     job: dict[str, Any] | None = None
+    learns_image: bool = False
     pod: dict[str, Any] | None = None
     staged: asyncio.Event = field(default_factory=asyncio.Event)
     _stream: ExecStream | None = None
@@ -83,8 +85,7 @@ class ClusterRun:
             InvalidInput: RUN_SPEC_INVALID: it cannot be staged.
         """
         if self.job is None:
-            manifest = job_manifest(self.settings, self.spec, self.image_id)
-            self.job = await self.call(lambda: self.api.create_job(manifest))
+            await self._create()
         try:
             if self.spec.channel is not None:
                 self._pipes = Pipes(self.spec)
@@ -146,6 +147,18 @@ class ClusterRun:
     async def call(self, work: Callable[[], T]) -> T:
         """Do something that blocks in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+    async def _create(self) -> None:
+        """Make the Job; one that is made while this is cancelled is known, so that it can be deleted."""
+        manifest = job_manifest(self.settings, self.spec, self.image_id)
+        making = asyncio.ensure_future(self.call(lambda: self.api.create_job(manifest)))
+        try:
+            self.job = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            await asyncio.wait({making})
+            if making.exception() is None:
+                self.job = making.result()
+            raise
 
     async def _through_sessions(self) -> tuple[Judgement, Ended]:
         """Hold a session until one brings the end; a new one goes on where a connection broke."""
@@ -303,7 +316,7 @@ class ClusterRun:
 
     async def _check_image(self, judgement: Judgement) -> Judgement:
         """Refuse what another image than the expected one did."""
-        if not self.image_id:
+        if not (self.image_id or self.learns_image):
             return judgement
         for _ in range(50):
             if self.pod is not None and job_image_id(self.pod):
@@ -312,7 +325,7 @@ class ClusterRun:
             with suppress(Unavailable):
                 await self._look()
         found = job_image_id(self.pod or {})
-        if found == self.image_id:
+        if found == self.image_id or (found and not self.image_id):
             return judgement
         detail = "the image that ran is not the one that was approved" if found else "the image is not known"
         return Judgement(EndReason.ISOLATION_FAILED, judgement.exit_code, detail=detail)

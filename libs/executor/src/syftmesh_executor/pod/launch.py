@@ -7,6 +7,7 @@ user, so what it may touch is decided by mounts, and its last process is gone be
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import platform
@@ -17,8 +18,7 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from . import confine
 from .log import CappedLog
@@ -45,6 +45,8 @@ _GRACE_S = {"CANCELLED": 3.0, "TIMEOUT": 0.5}
 _MAX_INODES = 50_000
 _CHANNEL_FDS = (3, 4)
 _NOT_STARTED_EXIT = 97
+_PROBLEM_BYTES = 300
+_ABOVE_FD = 100
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -65,6 +67,7 @@ class Job:
         self._ended = ""
         self._kill_at_s = 0.0
         self._counted = confine.memory_kills()
+        self.problem = ""
         self.started_ms = 0
         self.ended_ms = 0
 
@@ -99,7 +102,8 @@ class Job:
         scratch, output = os.statvfs(SCRATCH), os.statvfs(OUTPUT)
         kills = confine.memory_kills()
         return {
-            "ended": self._ended or "EXIT",
+            "ended": "ISOLATION_FAILED" if self.problem else self._ended or "EXIT",
+            "problem": self.problem,
             "exit_code": code if code >= 0 else 128 - code,
             "started_ms": self.started_ms,
             "ended_ms": self.ended_ms,
@@ -116,14 +120,17 @@ class Job:
         if channel:
             environment["CHANNEL"] = ",".join(map(str, _CHANNEL_FDS))
         self.started_ms = time.time_ns() // 1_000_000
+        told_read, told_write = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
-            try:
-                _become_job(self._order, environment, program, (out_write, err_write), channel)
-            finally:
-                os._exit(_NOT_STARTED_EXIT)
-        os.close(out_write)
-        os.close(err_write)
+            _become_job_or_tell(
+                told_write, self._order, environment, program, (out_write, err_write), channel
+            )
+        for end in (out_write, err_write, told_write):
+            os.close(end)
+        with os.fdopen(told_read, "rb") as told:
+            # Ends when the code is executed, without a word unless a step failed.
+            self.problem = told.read(_PROBLEM_BYTES).decode("utf-8", "replace")
         for source, log in ((out_read, self.stdout), (err_read, self.stderr)):
             os.set_blocking(source, False)
             self._selector.register(source, selectors.EVENT_READ, log)
@@ -190,28 +197,35 @@ class Job:
             used = (status.f_blocks - status.f_bfree) * status.f_frsize
             if used > self._order["disk_bytes" if reason == "DISK_LIMIT" else "output_bytes"] + 2 * _PAGE:
                 return reason
-        threads, resident_bytes = _usage()
-        if threads > self._order["processes"]:
-            return "PROCESS_LIMIT"
-        if self._counted is None and resident_bytes > self._order["memory_bytes"]:
+        if self._counted is None and confine.memory_used_bytes() > self._order["memory_bytes"]:
             return "OUT_OF_MEMORY"
-        return ""
+        return "PROCESS_LIMIT" if _threads() > self._order["processes"] else ""
 
 
-def _usage() -> tuple[int, int]:
-    """Return threads and resident bytes of every process but this one."""
-    threads = resident = 0
+def _threads() -> int:
+    """Return the threads of every process but this one."""
+    found = 0
     for name in os.listdir("/proc"):  # noqa: PTH208 - four times a second
         if name.isdigit() and int(name) != os.getpid():
-            with suppress(OSError, IndexError, ValueError):
-                threads += len(os.listdir(f"/proc/{name}/task"))  # noqa: PTH208
-                resident += int(Path(f"/proc/{name}/statm").read_text().split()[1])
-    return threads, resident * _PAGE
+            with suppress(OSError):
+                found += len(os.listdir(f"/proc/{name}/task"))  # noqa: PTH208
+    return found
 
 
 def _open_channel() -> tuple[int, int]:
     # The carrier holds the other end of `out` already, and opens that of `in` while we wait here.
     return os.open(PIPE_IN, os.O_RDONLY), os.open(PIPE_OUT, os.O_WRONLY)
+
+
+def _become_job_or_tell(told: int, *arguments: Any) -> NoReturn:
+    """Turn the child into the code, or tell which step failed; nothing of the code has run then."""
+    told = fcntl.fcntl(told, fcntl.F_DUPFD_CLOEXEC, _ABOVE_FD)
+    try:
+        _become_job(*arguments)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the code has not run
+        os.write(told, f"{type(error).__name__}: {error}".encode()[:_PROBLEM_BYTES])
+    finally:
+        os._exit(_NOT_STARTED_EXIT)
 
 
 def _become_job(
@@ -226,13 +240,11 @@ def _become_job(
     for received in (signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(received, signal.SIG_DFL)
     wanted = (os.open(os.devnull, os.O_RDONLY), *logs, *channel)
-    # Away from the numbers they are to get, so that none overwrites another.
-    moved = [os.dup(fd) for fd in wanted]
-    while min(moved) < len(wanted):
-        moved = [os.dup(fd) for fd in moved]
+    # Away from the numbers they are to get, so that none overwrites another; all of it ends with the execution,
+    # as everything that Python opens does, but for the copies made last.
+    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_FD) for fd in wanted]
     for number, fd in enumerate(moved):
         os.dup2(fd, number, inheritable=True)
-    os.closerange(len(wanted), 4096)
     os.chdir(CODE)
     confine.apply_limits(order["rlimits"])
     confine.install_filter(program)
