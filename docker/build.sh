@@ -44,14 +44,58 @@ mkdir "$context"
 git ls-files -z --cached --others --exclude-standard -- requirements docker protos/pyproject.toml protos/gen libs services \
   | while IFS= read -r -d '' file; do [ ! -e "$file" ] || printf '%s\0' "$file"; done \
   | tar --null --create --files-from - | tar --extract --directory "$context"
-revision=$(git log -1 --format=%H -- requirements docker protos libs services)
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' libs/core/pyproject.toml)
+
+inputs() { # NAME: the paths that its image is made of
+  case "$1" in
+    proxy) echo docker/proxy.Dockerfile docker/proxy.conf docker/rootfs.py ;;
+    job)
+      echo docker/job.Dockerfile docker/rootfs.py docker/package.sh requirements/{bootstrap,build,job}.lock
+      echo libs/executor/src/syftmesh_executor/pod
+      ;;
+    *)
+      echo docker/{service.Dockerfile,rootfs.py,package.sh,member.py,service.py,health.py}
+      echo requirements/{bootstrap,build,"$1"}.lock protos libs services
+      ;;
+  esac
+}
+
+state_of() { # NAME: a digest of everything that decides what its image is
+  local paths
+  read -r -d '' -a paths < <(inputs "$1") || true
+  {
+    echo "$builder $base $version ${IMAGE_SOURCE:-} $(revision_of "$1")"
+    (cd "$context" && find "${paths[@]}" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
+  } | sha256sum | cut -d ' ' -f 1
+}
+
+revision_of() { # NAME: the last commit that changed what its image is made of
+  local paths
+  read -r -d '' -a paths < <(inputs "$1") || true
+  git log -1 --format=%H -- "${paths[@]}"
+}
+
+id_of() { # NAME: the id of its image, nothing when there is none
+  if [ "$builder" = docker ]; then
+    docker image inspect --format '{{.Id}}' "$registry/$1:$tag" 2> /dev/null || true
+  else
+    buildah inspect --type image --format '{{.FromImageID}}' "$registry/$1:$tag" 2> /dev/null || true
+  fi
+}
+
+size_of() { # NAME: what its files take, in MB
+  if [ "$builder" = docker ]; then
+    docker image inspect --format '{{.Size}}' "$registry/$1:$tag" | awk '{printf "%.0f MB", $1 / 1e6}'
+  else
+    buildah images --json "$registry/$1:$tag" | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["size"])'
+  fi
+}
 
 build() { # NAME
   local name=$1 file=docker/service.Dockerfile command
   case "$name" in job | proxy) file=docker/$name.Dockerfile ;; esac
   local arguments=(
-    --build-arg "SERVICE=$name" --build-arg "VERSION=$version" --build-arg "REVISION=$revision"
+    --build-arg "SERVICE=$name" --build-arg "VERSION=$version" --build-arg "REVISION=$(revision_of "$name")"
     --build-arg "SOURCE=${IMAGE_SOURCE:-}" --secret "id=index,src=$scratch/index"
     --secret "id=authorities,src=$scratch/authorities" --tag "$registry/$name:$tag" --file "$context/$file" "$context"
   )
@@ -60,7 +104,7 @@ build() { # NAME
   else
     command=(
       buildah bud --isolation chroot --network host --layers --format docker
-      --pull-never --ignorefile "$context/$file.dockerignore" --iidfile "$scratch/$name.id"
+      --pull-never --timestamp 315532800 --ignorefile "$context/$file.dockerignore" --iidfile "$scratch/$name.id"
     )
   fi
   local log=$out/$name.log
@@ -73,13 +117,11 @@ build() { # NAME
 
 printf '%-14s %10s %9s  %s\n' image size seconds id
 for name in "${names[@]}"; do
-  started=$SECONDS
-  build "$name"
-  if [ "$builder" = docker ]; then
-    read -r bytes id < <(docker image inspect --format '{{.Size}} {{.Id}}' "$registry/$name:$tag")
-  else
-    id=$(buildah inspect --type image --format '{{.FromImageID}}' "$registry/$name:$tag")
-    bytes=$(buildah images --json "$registry/$name:$tag" | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["size"])')
+  started=$SECONDS stamp=$out/${registry//\//_}_${name}_$tag.stamp state=$(state_of "$name")
+  if [ ! -e "$stamp" ] || [ "$(< "$stamp")" != "$state $(id_of "$name")" ]; then
+    build "$name"
+    printf '%s %s\n' "$state" "$(id_of "$name")" > "$stamp"
   fi
-  printf '%-14s %10s %9s  %s\n' "$name" "$bytes" "$((SECONDS - started))" "${id#sha256:}"
+  id=$(id_of "$name")
+  printf '%-14s %10s %9s  %s\n' "$name" "$(size_of "$name")" "$((SECONDS - started))" "${id#sha256:}"
 done

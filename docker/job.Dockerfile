@@ -31,8 +31,6 @@ RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=index --mount=
 
 # --- the image ---
 FROM base
-COPY --from=dependencies /opt/venv /opt/venv
-COPY libs/executor/src/syftmesh_executor/pod /opt/syftmesh/pod
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     LANG=C.UTF-8 \
@@ -44,6 +42,8 @@ ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
 USER 65532:65532
 WORKDIR /tmp
 ENTRYPOINT ["/opt/venv/bin/python"]
+COPY --from=dependencies /opt/venv /opt/venv
+COPY libs/executor/src/syftmesh_executor/pod /opt/syftmesh/pod
 ARG VERSION=dev
 ARG REVISION=unknown
 ARG SOURCE=""

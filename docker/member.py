@@ -1,49 +1,85 @@
-"""Print the wheels that a service is made of: its own and those of every member of the workspace it needs.
+"""Lay out every service's own code: its member of the workspace and all members it needs, built as wheels.
 
-``python3 member.py SERVICE WHEELS`` reads ``protos``, ``libs`` and ``services`` below the current folder.
+``python member.py WORKSPACE OUT`` (an interpreter with hatchling) leaves one root a service, ``OUT/<service>``,
+compiled, with the entry points ``service`` and ``health``. What is equal in two services is one file with two names.
 """
 
 from __future__ import annotations
 
+import compileall
+import os
+import py_compile
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
-ROOTS = {"tools": ("syftmesh", "syftmesh-cluster")}
+from hatchling.builders.wheel import WheelBuilder
+
+UV, PYTHON = "/opt/uv/bin/uv", "/opt/venv/bin/python"
+TOOLS = ("syftmesh", "syftmesh-cluster")
+PROGRAMS = ("service", "health")
 
 
-def members(workspace: Path) -> dict[str, list[str]]:
-    """Return each member's name with the members it depends on."""
-    files = [workspace / "protos/pyproject.toml", *workspace.glob("libs/*/pyproject.toml")]
-    files += workspace.glob("services/*/pyproject.toml")
-    projects = [tomllib.loads(file.read_text())["project"] for file in files]
-    names = {project["name"] for project in projects}
-    needed = {p["name"]: [re.split(r"[ <>=\[;]", d)[0] for d in p.get("dependencies", [])] for p in projects}
-    return {name: [d for d in needed[name] if d in names] for name in names}
+def projects(workspace: Path) -> dict[str, Path]:
+    """Return the folder of each member by its name."""
+    files = [workspace / "protos/pyproject.toml", *workspace.glob("*/*/pyproject.toml")]
+    return {tomllib.loads(file.read_text())["project"]["name"]: file.parent for file in sorted(files)}
 
 
-def closure(service: str, workspace: Path) -> list[str]:
-    """Return the names of all members that `service` is made of, sorted.
+def needs(folder: Path, names: set[str]) -> list[str]:
+    """Return which of the members `names` the member in `folder` depends on."""
+    stated = tomllib.loads((folder / "pyproject.toml").read_text())["project"].get("dependencies", [])
+    return [name for name in (re.split(r"[ <>=~!\[;]", text)[0] for text in stated) if name in names]
 
-    Raises:
-        KeyError: There is no such service.
-    """
-    needs = members(workspace)
-    open_, found = list(ROOTS.get(service, (f"syftmesh-{service}",))), set[str]()
-    while open_:
-        name = open_.pop()
+
+def closure(roots: tuple[str, ...], members: dict[str, Path]) -> set[str]:
+    """Return the names of all members that `roots` are made of."""
+    waiting, found = list(roots), set[str]()
+    while waiting:
+        name = waiting.pop()
         if name not in found:
             found.add(name)
-            open_ += needs[name]
-    return sorted(found)
+            waiting += needs(members[name], set(members))
+    return found
+
+
+def install(name: str, folder: Path, scratch: Path) -> Path:
+    """Build the wheel of a member, install it below a folder of its own and compile it; return the folder."""
+    wheel = next(WheelBuilder(str(folder)).build(directory=str(scratch / "wheels"), versions=["standard"]))
+    root = scratch / name
+    prefix = root / "opt/venv"
+    command = [UV, "pip", "install", "--quiet", "--link-mode", "copy", "--no-deps", "--no-index"]
+    subprocess.run([*command, "--python", PYTHON, "--prefix", str(prefix), str(wheel)], check=True)
+    (prefix / ".lock").unlink(missing_ok=True)
+    # Where the wheel lay and when is nobody's business, and would make every build another image.
+    for note in [*prefix.rglob("uv_cache.json"), *prefix.rglob("direct_url.json")]:
+        note.unlink()
+    if not compileall.compile_dir(
+        root, quiet=1, stripdir=str(root), prependdir="/", workers=1,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    ):  # fmt: skip
+        raise RuntimeError(f"Some module of {name} does not compile.")
+    return root
 
 
 def main() -> None:
-    """Print one path a line."""
-    service, wheels = sys.argv[1], Path(sys.argv[2])
-    for name in closure(service, Path.cwd()):
-        print(next(wheels.glob(f"{name.replace('-', '_')}-*.whl")))
+    """Lay out all services and the tools."""
+    workspace, out = Path(sys.argv[1]), Path(sys.argv[2])
+    scratch = out.with_name(f"{out.name}-members")
+    members = projects(workspace)
+    installed = {name: install(name, folder, scratch) for name, folder in members.items()}
+    services = {f.name: (n,) for n, f in members.items() if f.parent.name == "services"} | {"tools": TOOLS}
+    for service, roots in services.items():
+        for name in sorted(closure(roots, members)):
+            shutil.copytree(installed[name], out / service, copy_function=os.link, dirs_exist_ok=True)
+        for program in PROGRAMS:
+            target = out / service / "opt/venv/bin" / program
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(__file__).with_name(f"{program}.py"), target)
+            target.chmod(0o755)
 
 
 if __name__ == "__main__":

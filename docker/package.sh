@@ -8,7 +8,7 @@ set -eu
 cd /opt/venv
 site=lib/python3.11/site-packages
 # Flower depends on uv to install what an app asks for, which our settings forbid: an image carries no installer.
-rm -rf bin/uv bin/uvx "$site/uv" bin/activate* bin/deactivate* bin/*.bat .gitignore .lock CACHEDIR.TAG
+rm -rf bin/uv bin/uvx "$site/uv" "$site"/_virtualenv.* bin/activate* bin/deactivate* bin/*.bat .gitignore .lock CACHEDIR.TAG
 find "$site" -depth -type d \( -name tests -o -name __pycache__ \) -exec rm -rf {} +
 find "$site" -type f \( -name '*.pxd' -o -name '*.pyx' -o -name '*.pyi' -o -name '*.h' -o -name '*.hpp' -o -name '*.a' \) -delete
 python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash -s /opt/venv -p /opt/venv lib

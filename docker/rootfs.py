@@ -19,6 +19,7 @@ import sysconfig
 from pathlib import Path
 
 LEFT_OUT = {
+    "EXTERNALLY-MANAGED",
     "__pycache__", "config-3.11-x86_64-linux-gnu", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data",
     "site-packages", "test", "tests", "tkinter", "turtle.py", "turtledemo", "venv",
 }  # fmt: skip
@@ -115,6 +116,10 @@ def frame(root: Root) -> None:
     # Only the authorities that the distribution ships: never one that the building machine happens to trust.
     shipped = sorted(Path("/usr/share/ca-certificates/mozilla").glob("*.crt"))
     root.out.joinpath(CERTIFICATES).write_text("".join(c.read_text().rstrip() + "\n" for c in shipped))
+    openssl = root.out / "usr/lib/ssl"
+    openssl.mkdir(parents=True)
+    openssl.joinpath("certs").symlink_to("/etc/ssl/certs")
+    openssl.joinpath("cert.pem").symlink_to(f"/{CERTIFICATES}")
     for path in (Path("/etc/os-release"), Path("/etc/ld.so.conf"), *Path("/usr/lib/locale").glob("C.*")):
         root.add(path)
     for path in sorted(Path("/usr/share/doc").glob("*/copyright")):
@@ -130,8 +135,6 @@ def python(root: Root) -> None:
                 root.add(folder / name)
     stdlib = Path(sysconfig.get_path("stdlib"))
     root.add(stdlib)
-    root.add(Path("/usr/lib/ssl"))
-    shutil.rmtree(root.out / "usr/lib/ssl/private", ignore_errors=True)
     for name in WHEEL_LIBRARIES:
         root.add(library(name))
     compiled(root.out / stdlib.relative_to("/"), stdlib)

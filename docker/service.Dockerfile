@@ -42,32 +42,21 @@ COPY --from=lock /service.lock /build/
 RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=index --mount=type=secret,id=authorities \
     sh /build/package.sh /build/service.lock
 
-# --- our own code ---
-FROM builder AS wheels
-WORKDIR /build
-COPY protos/pyproject.toml protos/
-COPY protos/gen protos/gen
-COPY libs libs
-COPY services services
-RUN mkdir /wheels && ls -d protos libs/*/ services/*/ \
-    | xargs -P 4 -I {} sh -c 'cd {} && /opt/build/bin/python -m hatchling build -t wheel -d /wheels > /dev/null'
-
-FROM dependencies AS members
-ARG SERVICE
-WORKDIR /build
-COPY --from=sandbox /rootfs /sandbox
-COPY --from=wheels /build /build/
-COPY --from=wheels /wheels /wheels
-COPY docker/member.py docker/service.py docker/health.py docker/member.sh /build/
-RUN sh member.sh "$SERVICE"
+# --- our own code, laid out for every service at once ---
+FROM builder AS members
+RUN /opt/uv/bin/uv venv --quiet --python "$(command -v python3)" /opt/venv
+COPY protos/pyproject.toml /build/workspace/protos/
+COPY protos/gen /build/workspace/protos/gen
+COPY libs /build/workspace/libs
+COPY services /build/workspace/services
+COPY docker/member.py docker/service.py docker/health.py /build/
+COPY --from=sandbox /rootfs /build/sandbox
+RUN /opt/build/bin/python /build/member.py /build/workspace /out \
+    && for site in agent runner tools; do cp -a /build/sandbox/. "/out/$site/"; done
 
 # --- the image ---
 FROM base
-COPY --from=dependencies /opt/venv /opt/venv
-COPY --from=members /out /
-ARG SERVICE
-ENV SYFTMESH_SERVICE=${SERVICE} \
-    PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
+ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \
     LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \
@@ -79,9 +68,13 @@ USER 65532:65532
 WORKDIR /tmp
 ENTRYPOINT ["/opt/venv/bin/service"]
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["/opt/venv/bin/health"]
+COPY --from=dependencies /opt/venv /opt/venv
+ARG SERVICE
 ARG VERSION=dev
 ARG REVISION=unknown
 ARG SOURCE=""
+COPY --from=members /out/${SERVICE} /
+ENV SYFTMESH_SERVICE=${SERVICE}
 LABEL org.opencontainers.image.title="syftmesh-${SERVICE}" \
       org.opencontainers.image.description="SyftMesh: ${SERVICE}" \
       org.opencontainers.image.version="${VERSION}" \
