@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,13 +62,10 @@ async def bus_server(folder: Path, *, tls: bool = False, sync: str = "always") -
     shutil.copy(USERS_FILE, config.parent / "users.conf")
     config.write_text(_config(folder, port, monitor, sync=sync, tls=secrets if tls else None))
 
-    async def answers() -> bool:
-        return log.exists() and "Server is ready" in log.read_text()
-
     child = ChildProcess(
         "nats-server",
         [find_binary("nats-server"), "-c", str(config)],
-        ready=answers,
+        ready=_begun(log),
         log_path=log,
         start_timeout_s=10.0,
     )
@@ -98,3 +95,40 @@ jetstream {{ store_dir: {json.dumps(str(folder / "jetstream"))}, sync_interval: 
 {secured}
 include ./users.conf
 """
+
+
+@asynccontextmanager
+async def bus_cluster(folder: Path, count: int) -> AsyncIterator[tuple[list[Server], list[ChildProcess]]]:
+    """Run several servers as one bus, without TLS, for the block."""
+    secrets = folder / "secrets"
+    secrets.mkdir(parents=True)
+    await make_secrets(secrets)
+    shutil.copy(USERS_FILE, secrets / "m-nats-server" / "users.conf")
+    ports = free_ports(3 * count)
+    routes = ", ".join(f"nats://127.0.0.1:{port}" for port in ports[2::3])
+    servers, children = [], []
+    for number in range(count):
+        port, monitor, route = ports[3 * number : 3 * number + 3]
+        config = secrets / "m-nats-server" / f"nats-{number}.conf"
+        text = _config(folder / str(number), port, monitor, sync="always", tls=None)
+        text = text.replace("server_name: test", f"server_name: n{number}")
+        config.write_text(f"{text}cluster {{ name: c, listen: 127.0.0.1:{route}, routes: [{routes}] }}\n")
+        log = folder / f"nats-{number}.log"
+        servers.append(Server(f"nats://127.0.0.1:{port}", f"http://127.0.0.1:{monitor}", secrets, log))
+        command = [find_binary("nats-server"), "-c", str(config)]
+        children.append(ChildProcess(f"nats-{number}", command, ready=_begun(log), log_path=log))
+    async with asyncio.TaskGroup() as tasks:
+        for child in children:
+            await child.start(tasks)
+        try:
+            yield servers, children
+        finally:
+            for child in children:
+                await child.stop()
+
+
+def _begun(log: Path) -> Callable[[], Awaitable[bool]]:
+    async def ready() -> bool:
+        return log.exists() and "Server is ready" in log.read_text()
+
+    return ready

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cluster_bus import Server, bus_server
+from cluster_bus import Server, bus_cluster, bus_server
 
 pytestmark = pytest.mark.integration
 
@@ -90,3 +90,21 @@ async def test_a_wrong_setting_is_named(tmp_path):
     done = await check(server, SYFTMESH_NATS_REPLICAS="many")
     assert done.returncode == 2
     assert "SYFTMESH_NATS_REPLICAS" in done.stderr
+
+
+async def test_servers_of_a_cluster_are_counted(tmp_path):
+    async with bus_cluster(tmp_path, 3) as (servers, children):
+        more = {
+            "SYFTMESH_NATS_REPLICAS": "3",
+            "SYFTMESH_NATS_MONITOR_URL": ",".join(server.monitor for server in servers),
+            "SYFTMESH_NATS_URL": ",".join(server.url for server in servers),
+        }
+        done = await check(servers[0], SYFTMESH_WAIT_S="30", **more)
+        lines = done.stdout.splitlines()
+        assert sum(line.startswith("ok    durable http://") for line in lines) == 3
+        assert any(line.startswith("ok    servers: 3 take part, n") for line in lines), done.stdout
+        await children[2].stop()
+        more["SYFTMESH_NATS_MONITOR_URL"] = servers[0].monitor
+        async with asyncio.timeout(60):
+            while "fail  servers: BUS_INCOMPLETE: 2 of 3 servers" not in done.stdout:
+                done = await check(servers[0], **more)

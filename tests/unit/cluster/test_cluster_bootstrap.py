@@ -217,7 +217,7 @@ async def test_secret_that_changes_for_ever_ends_the_run(api):
 async def test_missing_right_is_named(api, method, verb):
     api.before = lambda found, name: httpx.Response(403) if (found, name) == (method, "m-store") else None
     error = await failure(api, PermissionDenied)
-    assert error.reason == "RBAC_MISSING"
+    assert error.reason == "CLUSTER_RIGHTS_MISSING"
     assert f"the verb {verb} on secrets with resourceNames m-store" in error.message
 
 
@@ -230,7 +230,7 @@ async def test_missing_secret_is_named(api):
 
 async def test_api_that_does_not_answer_is_waited_for_only_so_long(api):
     api.before = lambda _method, _name: httpx.Response(503)
-    assert (await failure(api, Unavailable)).reason == "KUBERNETES_AWAY"
+    assert (await failure(api, Unavailable)).reason == "CLUSTER_UNREACHABLE"
 
 
 async def test_api_that_answers_late_is_waited_for(api, monkeypatch):

@@ -128,13 +128,14 @@ class BusCheck:
             wanted = self._settings.nats_replicas
             cluster = (await _get(f"{url}/jsz")).get("meta_cluster") or {}
             others = cluster.get("replicas") or []
-            current = 1 + sum(not peer.get("offline") and bool(peer.get("current")) for peer in others)
-            if not cluster.get("leader") or current < wanted:
+            # Whether another server is current only the leader knows; who is gone all see.
+            present = 1 + sum(not peer.get("offline") for peer in others)
+            if not cluster.get("leader") or present < wanted:
                 raise Unavailable(
-                    f"{current if cluster else 1} of {wanted} servers take part, or they have no leader.",
+                    f"{present if cluster else 1} of {wanted} servers take part, or they have no leader.",
                     reason="BUS_INCOMPLETE",
                 )
-            return f"{current} take part, {cluster['leader']} leads"
+            return f"{present} take part, {cluster['leader']} leads"
 
         return check
 

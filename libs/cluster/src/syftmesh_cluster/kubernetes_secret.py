@@ -114,7 +114,7 @@ def _failure(status: int, method: str, namespace: str, name: str) -> MeshError:
         return PermissionDenied(
             f"The service account of this pod may not {verb} the Secret {name} in the namespace {namespace}: "
             f"its Role needs the verb {verb} on secrets with resourceNames {name}.",
-            reason="RBAC_MISSING",
+            reason="CLUSTER_RIGHTS_MISSING",
             metadata={**where, "verb": verb},
             hint=f"kubectl describe roles -n {namespace}",
         )
@@ -124,7 +124,7 @@ def _failure(status: int, method: str, namespace: str, name: str) -> MeshError:
 def _away(how: str) -> Unavailable:
     return Unavailable(
         f"The API of Kubernetes does not answer as it should ({how}).",
-        reason="KUBERNETES_AWAY",
+        reason="CLUSTER_UNREACHABLE",
         metadata={"how": how},
         hint="Check that a network policy lets this pod reach the API server.",
     )

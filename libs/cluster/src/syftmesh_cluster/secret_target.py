@@ -36,8 +36,8 @@ class SecretTarget(Protocol):
 
         Raises:
             NotFound: There is no place for it (SECRET_MISSING).
-            PermissionDenied: We may not (RBAC_MISSING).
-            Unavailable: The place does not answer (KUBERNETES_AWAY).
+            PermissionDenied: We may not (CLUSTER_RIGHTS_MISSING).
+            Unavailable: The place does not answer (CLUSTER_UNREACHABLE).
         """
         ...
 
