@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import nats.errors
@@ -30,7 +31,13 @@ from syftmesh_kit.trace import current_traceparent
 
 
 class Bus(BusConnection):
-    """One NATS connection with JetStream. Make it with `Bus.connect`, end it with `close`."""
+    """One NATS connection with JetStream. Make it with `Bus.connect`, end it with `close`.
+
+    Attributes:
+        replicas: Copies that streams and buckets made over this connection have at least, for a cluster of servers.
+    """
+
+    replicas: int = 1
 
     async def publish(
         self,
@@ -126,6 +133,7 @@ class Bus(BusConnection):
         self, spec: StreamSpec | KvSpec, *, first_sequence: int = 0, epoch: int = 1
     ) -> StreamState:
         """Create the stream or update its configuration; an existing one keeps epoch and messages."""
+        spec = replace(spec, replicas=max(spec.replicas, self.replicas))
         name = spec.stream if isinstance(spec, KvSpec) else spec.name
         try:
             try:

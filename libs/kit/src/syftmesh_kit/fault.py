@@ -16,6 +16,8 @@ _STREAM_NOT_FOUND: Final = 10059
 STREAM_NAME_IN_USE: Final = 10058
 _MESSAGE_TOO_LARGE: Final = (10054,)
 _STREAM_FULL: Final = (10077,)
+_NO_PEERS: Final = 10005
+"""A cluster of servers has not enough members yet for the copies wanted (JSClusterNoPeersErrF)."""
 TLS_EXPECTED: Final = "TLS was expected"
 """Text of the error for a server that wants a tls:// connection in the clear."""
 
@@ -88,6 +90,12 @@ def _api_error(error: nats.js.errors.APIError, where: dict[str, str]) -> MeshErr
     if code in _MESSAGE_TOO_LARGE:
         return LimitExceeded(
             "The message is larger than the stream takes.", reason="MESSAGE_TOO_LARGE", metadata=where
+        )
+    if code == _NO_PEERS:
+        return Unavailable(
+            "The bus has not enough servers now for the copies of this stream.",
+            reason="STREAM_AWAY",
+            metadata=where,
         )
     if code in _STREAM_FULL or (error.description or "").startswith(("maximum", "insufficient")):
         return LimitExceeded("The stream is full.", reason="STREAM_FULL", metadata=where)

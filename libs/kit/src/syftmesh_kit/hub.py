@@ -79,6 +79,7 @@ async def serve_hub(
         bus = await _connected(name, settings, tls, stop)
         if bus is None:
             return
+        bus.replicas = settings.nats_replicas
         try:
             await _serve(bus, settings, stop, build, health, tls)
         finally:

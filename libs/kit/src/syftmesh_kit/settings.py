@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BeforeValidator, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from syftmesh_core.errors import InvalidInput
 
@@ -65,6 +65,9 @@ class ServiceSettings(BaseSettings):
 
     nats_url: str = "nats://127.0.0.1:4222"
     """Address of the message bus, ``tls://host:port`` with TLS; the servers of a cluster separated by commas."""
+
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """Copies of each stream in a cluster of servers, an odd number: 3 survive the loss of one server."""
 
     nats_wait_s: float = 60.0
     """Seconds that the service waits for the bus at its start, not ready and saying why, before it gives up."""
