@@ -49,6 +49,11 @@ class EmbeddedVenue:
         return f"a mesh of {len(self._owners)} sites in {self._state}"
 
     @property
+    def patience(self) -> float:
+        """Return 1: this machine is the measure."""
+        return 1.0
+
+    @property
     def server(self) -> str:
         """Return the hub's address."""
         return self._mesh.server

@@ -19,7 +19,7 @@ from syftmesh_standalone.demo.cluster.venue import ClusterVenue
 from syftmesh_standalone.demo.embedded import EmbeddedVenue
 from syftmesh_standalone.demo.plan import STEPS
 from syftmesh_standalone.demo.report import document, table
-from syftmesh_standalone.demo.step import Step, StepResult, Tell, run_steps
+from syftmesh_standalone.demo.step import PATIENCE, Step, StepResult, Tell, run_steps
 from syftmesh_standalone.demo.story import OWNERS, Story
 from syftmesh_standalone.demo.venue import Venue
 
@@ -101,6 +101,7 @@ async def _told(
     random: Random,
 ) -> tuple[Story, list[StepResult]]:
     venue = _venue(options, state, tell)
+    PATIENCE.set(venue.patience)
     tell(f"starting {venue.words}")
     try:
         async with venue.lifetime(), AsyncExitStack() as stack:

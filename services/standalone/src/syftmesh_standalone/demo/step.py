@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -19,6 +20,9 @@ STEP_S: Final = 90.0
 _PAUSE_S: Final = 0.25
 _PASSING: Final = frozenset({"SITE_NOT_RUNNING", "SITE_HAS_NO_DEVICE"})
 """Reasons beside Unavailable that end by themselves while a site is started again."""
+
+PATIENCE: Final[ContextVar[float]] = ContextVar("patience", default=1.0)
+"""By how much longer than on this machine alone everything may take here: what all times below are multiplied by."""
 
 Tell = Callable[[str], None]
 
@@ -112,7 +116,7 @@ async def run_steps(steps: Sequence[Step[S]], story: S, *, tell: Tell, clock: Cl
         tell(f"[{step.number:>2}/{max(each.number for each in steps)}] {step.title}")
         checks, begun_s = Checks(tell), clock.monotonic_s()
         try:
-            async with asyncio.timeout(step.deadline_s) as limit:
+            async with asyncio.timeout(step.deadline_s * PATIENCE.get()) as limit:
                 await step.run(story, checks)
         except TimeoutError as error:
             if not limit.expired():
@@ -126,7 +130,8 @@ async def run_steps(steps: Sequence[Step[S]], story: S, *, tell: Tell, clock: Cl
 
 
 def _too_slow(step: Step[S]) -> MeshError:
-    return DeadlineExceeded(f"it was not done within {step.deadline_s:.0f} s", reason=STEP_TIMEOUT)
+    allowed_s = step.deadline_s * PATIENCE.get()
+    return DeadlineExceeded(f"it was not done within {allowed_s:.0f} s", reason=STEP_TIMEOUT)
 
 
 def _named(step: Step[S], error: MeshError) -> MeshError:
@@ -158,7 +163,8 @@ async def steadily(
     Raises:
         MeshError: What the last try raised; DeadlineExceeded (STEP_TIMEOUT) when it gave no answer.
     """
-    loop = asyncio.get_running_loop()
+    loop, patience = asyncio.get_running_loop(), PATIENCE.get()
+    within_s, try_s = within_s * patience, try_s * patience
     deadline = loop.time() + within_s
     while True:
         try:
@@ -193,11 +199,12 @@ async def eventually(
     Raises:
         MeshError: As `steadily`; DeadlineExceeded (STEP_TIMEOUT) when it never came.
     """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + within_s
+    loop, patience = asyncio.get_running_loop(), PATIENCE.get()
+    deadline = loop.time() + within_s * patience
     while loop.time() < deadline:
-        found = await steadily(ask, within_s=max(deadline - loop.time(), 0.1), also=also)
+        left_s = max(deadline - loop.time(), 0.1) / patience
+        found = await steadily(ask, within_s=left_s, also=also)
         if found:
             return found
         await asyncio.sleep(_PAUSE_S)
-    raise DeadlineExceeded(f"{what} did not come within {within_s:.0f} s", reason=STEP_TIMEOUT)
+    raise DeadlineExceeded(f"{what} did not come within {within_s * patience:.0f} s", reason=STEP_TIMEOUT)

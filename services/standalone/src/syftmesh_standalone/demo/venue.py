@@ -58,6 +58,11 @@ class Venue(Protocol):
         ...
 
     @property
+    def patience(self) -> float:
+        """By how much longer than on one machine everything may take."""
+        ...
+
+    @property
     def server(self) -> str:
         """The hub's address, as the scientist reaches it."""
         ...

@@ -80,6 +80,11 @@ class Installation:
         return self.options.site_namespace(self.owners.index(owner))
 
     @property
+    def _admin(self) -> tuple[str, ...]:
+        place = ("-n", self.options.hub_namespace, f"deploy/{HUB}-identity", "-c", "admin")
+        return ("exec", *place, "--")
+
+    @property
     def namespaces(self) -> list[str]:
         """Every namespace of the story, those of the jobs last."""
         sites = [self.site_of(owner) for owner in self.owners]
@@ -124,8 +129,7 @@ class Installation:
     async def join_token(self, email: str) -> str:
         """Return a one-time join token, made as the hub's operator does; raises as `Tool.run`."""
         words = ("syftmesh", "site", "token", "create", "--email", email, "--label", "profile", "--quiet")
-        place = ("exec", "-n", self.options.hub_namespace, f"deploy/{HUB}-identity", "-c", "admin", "--")
-        token = (await self.kubectl.run(*place, *words)).decode().strip()
+        token = (await self.kubectl.run(*self._admin, *words)).decode().strip()
         if not token or len(token.split()) != 1:
             raise Internal("the hub's operator was given no join token", reason="JOIN_TOKEN_MISSING")
         return token
@@ -141,9 +145,9 @@ class Installation:
         return {key: base64.b64decode(value) for key, value in data.items()}
 
     async def version(self) -> str:
-        """Return the version of the application in the charts; raises as `Tool.run`."""
-        releases = await self.helm.json("list", "-n", self.options.hub_namespace, "-o", "json")
-        return next((str(release["app_version"]) for release in releases), "")
+        """Return the version of the operator's tools beside the hub; raises as `Tool.run`."""
+        words = ("python", "-c", "import importlib.metadata as m; print(m.version('syftmesh'))")
+        return (await self.kubectl.run(*self._admin, *words)).decode().strip()
 
     async def uninstall(self) -> None:
         """Take away every release and every namespace that was made here, with all their objects and volumes.

@@ -15,7 +15,7 @@ from syftmesh_core.errors import DeadlineExceeded, IntegrityFailure, NotFound, U
 TOOL_FAILED: Final = "CLUSTER_TOOL_FAILED"
 OBJECT_MISSING: Final = "CLUSTER_OBJECT_MISSING"
 _TIMEOUT_S: Final = 60.0
-_LONGEST_WORDS: Final = 600
+_LONGEST_WORDS: Final = 1000
 _LINE_BYTES: Final = 64 << 20
 
 
@@ -109,7 +109,7 @@ async def ended(process: asyncio.subprocess.Process) -> None:
 
 def _failure(words: str, said: bytes) -> NotFound | Unavailable:
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
-    last = " ".join(lines[-3:])[-_LONGEST_WORDS:] or "it said nothing"
+    last = " ".join(lines[-8:])[-_LONGEST_WORDS:] or "it said nothing"
     if "(NotFound)" in last:
         return NotFound(f"{words}: {last}", reason=OBJECT_MISSING)
     return Unavailable(f"{words} failed: {last}", reason=TOOL_FAILED)

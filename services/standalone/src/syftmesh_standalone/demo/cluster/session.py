@@ -31,7 +31,7 @@ for name, text in sent["modules"]:
     exec(compile(text, name, "exec"), module.__dict__)
 module.main(sent["email"])
 """
-_START_S: Final = 30.0
+_START_S: Final = 90.0
 
 
 class ConsoleSession:

@@ -99,6 +99,11 @@ class ClusterVenue:
         return f"a hub and {len(self._installation.owners)} sites in the namespaces {places}"
 
     @property
+    def patience(self) -> float:
+        """Return the factor for requests that go through the API server and pods that start for a run."""
+        return 4.0
+
+    @property
     def server(self) -> str:
         """Return the hub's address as this machine reaches it."""
         return self._server
@@ -139,6 +144,8 @@ class ClusterVenue:
         owners = self._installation.owners
         await in_parallel([self._installation.install_site(owner) for owner in owners], at_once=len(owners))
         self._targets = await self._reachable()
+        # The consoles' programs take seconds to load.
+        await in_parallel([self._session(owner).ask("phrase") for owner in owners], at_once=len(owners))
 
     async def _forward(self, service: str, port: int) -> int:
         if self._tasks is None or self._open is None:
@@ -170,24 +177,27 @@ class ClusterVenue:
 
     async def facts(self) -> VenueFacts:
         """Return what helm and the API server say; raises their last words."""
-        namespaces = self._installation.namespaces[: 1 + len(self._installation.owners)]
-        running: list[str] = []
-        away: list[str] = []
-        for namespace in namespaces:
-            found = await self._kubectl.json("get", "deployments,statefulsets", "-n", namespace, "-o", "json")
-            for item in found["items"]:
-                name, status = f"{namespace}/{item['metadata']['name']}", item.get("status", {})
-                ready = status.get("readyReplicas", 0) >= item["spec"].get("replicas", 1)
-                (running if ready else away).append(name)
+        spaces = self._installation.namespaces[: 1 + len(self._installation.owners)]
+        found = await in_parallel([self._workloads(space) for space in spaces], at_once=len(spaces))
+        ready = {name: is_ready for part in found for name, is_ready in part.items()}
         return VenueFacts(
-            source="the charts",
+            source="the operator's tools",
             version=await self._installation.version(),
             grpc=urlsplit(self._server).netloc,
             kind="workloads are ready",
-            running=tuple(running),
-            away=tuple(away),
+            running=tuple(name for name, is_ready in ready.items() if is_ready),
+            away=tuple(name for name, is_ready in ready.items() if not is_ready),
             sites=await self._joined(),
         )
+
+    async def _workloads(self, namespace: str) -> dict[str, bool]:
+        """Return whether each workload of a namespace has all its pods ready."""
+        found = await self._kubectl.json("get", "deployments,statefulsets", "-n", namespace, "-o", "json")
+        return {
+            f"{namespace}/{item['metadata']['name']}": item.get("status", {}).get("readyReplicas", 0)
+            >= item["spec"].get("replicas", 1)
+            for item in found["items"]
+        }
 
     async def _joined(self) -> tuple[str, ...]:
         """Return the sites whose own program says so; each in its own pod."""
