@@ -92,6 +92,7 @@ def test_a_site_elsewhere_is_made_with_token_and_certificate_and_invites_its_pro
         "created": True,
         "account_created": False,
         "invited": ["agent", "runner"],
+        "is_local": False,
     }
     options = world.asked[0][1]
     assert (options["token_file"], options["ca_file"]) == (Path("t"), Path("ca.pem"))
@@ -104,6 +105,7 @@ def test_a_second_run_says_that_the_site_is_there(program: Any, world: World) ->
     world.invited = []
     done = _init(program)
     assert (done.json["created"], done.json["invited"]) == (False, [])
+    assert "syftmesh up" not in done.err
 
 
 def test_a_site_beside_its_mesh_needs_no_invitation(program: Any, world: World) -> None:

@@ -132,7 +132,7 @@ async def provision_site(node: Node, folders: SiteFolders) -> None:
 
 
 async def _device(node: Node, folder: Path) -> DevicePublic:
-    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
+    await asyncio.to_thread(_make_private, folder)
     with suppress(NotFound):
         return (await asyncio.to_thread(KeyStore.open, folder, random=node.random)).device.public()
     secret = DeviceSecret.generate(
@@ -142,6 +142,13 @@ async def _device(node: Node, folder: Path) -> DevicePublic:
         KeyStore.create, folder, device=secret, own_root=node.keystore.own_root, random=node.random
     )
     return made.device.public()
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder of a site, and those above it that are not there, for its owner alone."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(mode=0o700, exist_ok=True)
 
 
 async def _list_devices(node: Node, devices: list[DevicePublic]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -93,7 +94,8 @@ def _cluster_findings(frame: Frame) -> list[Finding]:
     environ = frame.surroundings.environ
     if _is_pod(frame) and not any(name.startswith(PREFIX) for name in environ):
         return []  # a site sees neither bus nor store, and what it has is asked below
-    quiet_logs(frame.surroundings.stderr, verbose=frame.verbose)
+    # What the checks meet is told by their lines.
+    quiet_logs(frame.surroundings.stderr, verbose=frame.verbose, least=logging.ERROR)
     return cluster_findings(environ, frame.surroundings.clock)
 
 

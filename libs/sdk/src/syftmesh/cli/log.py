@@ -8,9 +8,10 @@ from typing import TextIO
 import structlog
 
 
-def quiet_logs(stream: TextIO, *, verbose: bool) -> None:
-    """Send log lines to `stream`, from warnings up, with `verbose` from info up; stdout is for data alone."""
-    level = logging.INFO if verbose else logging.WARNING
+def quiet_logs(stream: TextIO, *, verbose: bool, least: int = logging.WARNING) -> None:
+    """Send log lines to `stream`, from `least` up, with `verbose` from info up; stdout is for data alone."""
+    level = logging.INFO if verbose else least
+    logging.getLogger("asyncio").setLevel(level)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         processors=[

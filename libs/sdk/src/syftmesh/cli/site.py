@@ -55,7 +55,7 @@ def init(
     made = make_site(frame, email, entry, wait_s=wait_s(wait))
     before = "there already" if made["created"] is False else "made"
     frame.emit(made, f"The site {made['site']} is {before}.")
-    if not made["invited"]:
+    if made["is_local"]:
         frame.note(f"next: syftmesh up --sites {made['site']}")
 
 

@@ -81,4 +81,5 @@ def _made(frame: Frame, email: str | None, entry: Entry) -> dict[str, object]:
         "created": not made_before,
         "account_created": result.created,
         "invited": invited,
+        "is_local": is_embedded,
     }
