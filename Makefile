@@ -129,7 +129,7 @@ bench: setup ## Measure beside peers, one table; needs a quiet machine
 images: ## Container images by docker or buildah, as IMAGE_REGISTRY/NAME:IMAGE_TAG; IMAGES="identity job" for some
 	@IMAGE_REGISTRY=$(IMAGE_REGISTRY) IMAGE_TAG=$(IMAGE_TAG) bash docker/build.sh $(IMAGES)
 
-images-load: ## Import those images into a cluster without a registry (CLUSTER, or KIND_CLUSTER)
+images-load: ## Import those images into a cluster without a registry: ../shared/cluster's, or KIND_CLUSTER
 	@IMAGE_REGISTRY=$(IMAGE_REGISTRY) IMAGE_TAG=$(IMAGE_TAG) bash docker/load.sh $(IMAGES)
 
 ##@ Charts

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Build the images named (all without names) as IMAGE_REGISTRY/NAME:IMAGE_TAG, by docker when its daemon answers, else
 # by buildah; print their sizes. The second time without changes takes seconds: every step is cached.
+#
+# Beside them: build/sbom/NAME.cdx.json, what each is made of; build/images/NAME.log, what the builder said.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 registry=${IMAGE_REGISTRY:-syftmesh} tag=${IMAGE_TAG:-dev} out=build/images
@@ -21,7 +23,7 @@ else
 fi
 
 # The stand-in of the public base image, on a machine whose cluster brings one and which no registry reaches.
-base=python:3.11-slim-bookworm cluster=${CLUSTER:-../shared/cluster/cluster}
+base=python:3.11-slim-bookworm cluster=${SYFTMESH_LOCAL_CLUSTER:-../shared/cluster/cluster}
 if [ "$builder" = buildah ] && [ -x "$cluster" ] && ! buildah inspect --type image "docker.io/library/$base" > /dev/null 2>&1; then
   printf 'FROM %s\n' "$base" > "$scratch/Dockerfile"
   "$cluster" image "$scratch/Dockerfile" "$registry/base:$tag" "$scratch" > /dev/null
@@ -115,13 +117,37 @@ build() { # NAME
   fi
 }
 
-printf '%-14s %10s %9s  %s\n' image size seconds id
-for name in "${names[@]}"; do
-  started=$SECONDS stamp=$out/${registry//\//_}_${name}_$tag.stamp state=$(state_of "$name")
-  if [ ! -e "$stamp" ] || [ "$(< "$stamp")" != "$state $(id_of "$name")" ]; then
-    build "$name"
-    printf '%s %s\n' "$state" "$(id_of "$name")" > "$stamp"
+bill() { # NAME: write the bill of materials of its image
+  local container root=$scratch/root file=build/sbom/$1.cdx.json
+  if [ "$builder" = docker ]; then
+    mkdir -p "$root"
+    container=$(docker create "$registry/$1:$tag")
+    docker export "$container" | tar -x -C "$root" --wildcards 'var/lib/dpkg/status.d' 'opt/venv/lib/*.dist-info/*' 2> /dev/null || true
+    python3 docker/sbom.py "$root" "$registry/$1" "$version" > "$file"
+    docker rm "$container" > /dev/null
+    rm -rf "$root"
+  else
+    container=$(buildah from --pull-never "$registry/$1:$tag")
+    python3 docker/sbom.py "$(buildah mount "$container")" "$registry/$1" "$version" > "$file"
+    buildah rm "$container" > /dev/null
   fi
-  id=$(id_of "$name")
-  printf '%-14s %10s %9s  %s\n' "$name" "$(size_of "$name")" "$((SECONDS - started))" "${id#sha256:}"
-done
+}
+
+main() {
+  local name started stamp state id
+  mkdir -p build/sbom
+  printf '%-14s %10s %9s  %s\n' image size seconds id
+  for name in "${names[@]}"; do
+    started=$SECONDS stamp=$out/${registry//\//_}_${name}_$tag.stamp state=$(state_of "$name")
+    if [ ! -e "$stamp" ] || [ "$(< "$stamp")" != "$state $(id_of "$name")" ]; then
+      build "$name"
+      bill "$name"
+      printf '%s %s\n' "$state" "$(id_of "$name")" > "$stamp"
+    fi
+    id=$(id_of "$name")
+    printf '%-14s %10s %9s  %s\n' "$name" "$(size_of "$name")" "$((SECONDS - started))" "${id#sha256:}"
+  done
+  exit # what follows in a file that was edited meanwhile is not run
+}
+
+main

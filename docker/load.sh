@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Import the images of IMAGE_REGISTRY:IMAGE_TAG into the nodes of a cluster that has no registry to pull from: the one
-# beside the checkout (CLUSTER), or kind (KIND_CLUSTER=name). Layers travel once, however many images share them, and
+# beside the checkout (SYFTMESH_LOCAL_CLUSTER), or kind (KIND_CLUSTER=name). Layers travel once, however many images share them, and
 # what these nodes got before does not travel again (FORCE=1: all the same).
 set -euo pipefail
 cd "$(dirname "$0")/.."
-registry=${IMAGE_REGISTRY:-syftmesh} tag=${IMAGE_TAG:-dev} cluster=${CLUSTER:-../shared/cluster/cluster}
+registry=${IMAGE_REGISTRY:-syftmesh} tag=${IMAGE_TAG:-dev} cluster=${SYFTMESH_LOCAL_CLUSTER:-../shared/cluster/cluster}
 stamps=build/images/loaded
 names=("$@")
 if [ ${#names[@]} = 0 ] || [ "${names[*]}" = all ]; then
@@ -16,7 +16,7 @@ if [ -n "${KIND_CLUSTER:-}" ]; then
   exec kind load docker-image --name "$KIND_CLUSTER" "${references[@]/%/:$tag}"
 fi
 if [ ! -x "$cluster" ]; then
-  echo "images-load: no cluster at $cluster; set KIND_CLUSTER, or push the images to a registry that your cluster pulls from" >&2
+  echo "images-load: no cluster at $cluster; set SYFTMESH_LOCAL_CLUSTER or KIND_CLUSTER, or push the images to a registry that your cluster pulls from" >&2
   exit 1
 fi
 if docker version > /dev/null 2>&1; then

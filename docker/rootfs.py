@@ -43,6 +43,7 @@ class Root:
         self.out = out
         self._below = below
         self._done: set[Path] = set()
+        self.copied: list[Path] = []
 
     def add(self, path: Path) -> None:
         """Copy the file, link (and what it points to) or folder at `path`, with every library it needs.
@@ -70,6 +71,7 @@ class Root:
         relative = path.relative_to("/")
         if any((root / relative).exists() or (root / relative).is_symlink() for root in self._below):
             return
+        self.copied.append(path)
         target = self.out / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, target, follow_symlinks=False)
@@ -88,6 +90,27 @@ def libraries(path: Path) -> list[Path]:
     if "not found" in found.stdout:
         raise FileNotFoundError(f"A library of {path} is missing:\n{found.stdout}")
     return [Path(word) for word in found.stdout.split() if word.startswith("/")]
+
+
+def record(root: Root, copied: list[Path]) -> None:
+    """Write which packages of the distribution the files `copied` are of, where scanners of images look for it."""
+    asked = [str(path) for path in copied]
+    asked += [
+        path.removeprefix("/usr") for path in asked if path.startswith("/usr/")
+    ]  # before the merge of /usr
+    found = subprocess.run(
+        ["dpkg-query", "--search", *asked], capture_output=True, text=True, check=False
+    ).stdout
+    packages = {
+        line.split(": /")[0].split(":")[0] for line in found.splitlines() if not line.startswith("diversion ")
+    }
+    folder = root.out / "var/lib/dpkg/status.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    for package in sorted(packages):
+        told = subprocess.run(
+            ["dpkg-query", "--status", package], capture_output=True, text=True, check=True
+        ).stdout
+        folder.joinpath(package).write_text(told)
 
 
 def frame(root: Root) -> None:
@@ -122,7 +145,7 @@ def frame(root: Root) -> None:
     openssl.joinpath("cert.pem").symlink_to(f"/{CERTIFICATES}")
     for path in (Path("/etc/os-release"), Path("/etc/ld.so.conf"), *Path("/usr/lib/locale").glob("C.*")):
         root.add(path)
-    for path in sorted(Path("/usr/share/doc").glob("*/copyright")):
+    for path in sorted(Path("/usr/share/doc").glob("*/copyright")):  # licences go with what is passed on
         root.add(path)
 
 
@@ -190,6 +213,7 @@ def main() -> None:
         root.add(Path(found))
     for path in given.path:
         root.add(path)
+    record(root, [path for path in root.copied if "/share/doc/" not in str(path)])
 
 
 if __name__ == "__main__":
