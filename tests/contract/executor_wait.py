@@ -15,6 +15,11 @@ def on_cluster(executor: Executor) -> bool:
     return hasattr(executor, "jobs")
 
 
+def on_gvisor(executor: Any) -> bool:
+    """Whether the kernel below the code is gVisor's."""
+    return on_cluster(executor) and executor._settings.runtime_class == "gvisor"
+
+
 async def until_up(executor: Any, run_id: str = "run-1", settle_s: float = 1.0) -> None:
     """Wait until the code of a run is running."""
     if on_cluster(executor):

@@ -16,7 +16,7 @@ from syftmesh_executor import EndReason, Executor, Limits, RunLeft, RunSpec
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from executor_wait import CLUSTER_S, on_cluster, until_up
+from executor_wait import CLUSTER_S, on_cluster, on_gvisor, until_up
 
 MakeSpec = Callable[..., RunSpec]
 
@@ -257,6 +257,17 @@ async def test_output_past_its_size_ends_as_output_limit(
     assert not (tmp_path / "output").exists()
 
 
+_FINDINGS = (
+    ("bad\\udcff", "NAME_UNPRINTABLE"),
+    ("bad\\x1b[31m", "NAME_UNPRINTABLE"),
+    ("folder", "SYMBOLIC_LINK"),
+    ("link", "SYMBOLIC_LINK"),
+    ("one", "HARD_LINK"),
+    ("pipe", "SPECIAL_FILE"),
+    ("two", "HARD_LINK"),
+)
+
+
 async def test_links_pipes_and_second_names_are_left_behind(
     executor: Executor, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
@@ -269,14 +280,10 @@ async def test_links_pipes_and_second_names_are_left_behind(
     )
     outcome = await executor.run(make_spec(code))
     assert [file.path for file in outcome.output_files] == ["good"], outcome.stderr
+    # A named pipe made in gVisor never leaves its kernel, so nobody else sees it.
+    unseen = {"pipe"} if on_gvisor(executor) else set()
     assert sorted((finding.path, finding.reason) for finding in outcome.findings) == [
-        ("bad\\udcff", "NAME_UNPRINTABLE"),
-        ("bad\\x1b[31m", "NAME_UNPRINTABLE"),
-        ("folder", "SYMBOLIC_LINK"),
-        ("link", "SYMBOLIC_LINK"),
-        ("one", "HARD_LINK"),
-        ("pipe", "SPECIAL_FILE"),
-        ("two", "HARD_LINK"),
+        entry for entry in _FINDINGS if entry[0] not in unseen
     ]
     assert [path.name for path in (tmp_path / "output").iterdir()] == ["good"]
 

@@ -11,9 +11,9 @@ import contextlib
 import hashlib
 import json
 import os
-import select
 import shutil
 import signal
+import socket
 import stat
 import sys
 import threading
@@ -28,10 +28,10 @@ from .place import (
     DATA,
     ORDER_FILE,
     OUTPUT,
-    PIPE_IN,
-    PIPE_OUT,
     REPORT,
     REPORT_FILE,
+    SOCKET_IN,
+    SOCKET_OUT,
     STAGED_MARK,
     STDERR_FILE,
     STDOUT_FILE,
@@ -42,6 +42,7 @@ _ROOTS = {"code": CODE, "data": DATA}
 _ALIVE_S = 15.0
 _QUICK_S, _QUICK_POLL_S, _SLOW_POLL_S = 10.0, 0.01, 0.05
 _PIPE_END_S = 2.0
+_LAUNCHER_S = 60.0
 _MAX_ENTRIES = 20_000
 _MAX_DEPTH = 64
 
@@ -84,7 +85,6 @@ def session() -> None:
         if not staged:
             order = _stage(frames)
             if order["channel"]:
-                _make_pipes()
                 pipe = _open_pipe(out)
             _commit(order)
             out.send(pack(Kind.GO))
@@ -126,11 +126,6 @@ def _stage(frames: Iterator[tuple[Kind, bytes]]) -> dict[str, Any]:
     raise WireError("the connection ended while staging")
 
 
-def _make_pipes() -> None:
-    for pipe in (PIPE_IN, PIPE_OUT):
-        os.mkfifo(pipe, 0o600)
-
-
 def _commit(order: dict[str, Any]) -> None:
     """Let the launcher go on."""
     ORDER_FILE.write_text(json.dumps(order))
@@ -146,8 +141,6 @@ def _clear() -> None:
                 shutil.rmtree(place)
             else:
                 place.unlink()
-    for pipe in (PIPE_IN, PIPE_OUT):
-        pipe.unlink(missing_ok=True)
 
 
 def _place(named: dict[str, str]) -> Path:
@@ -176,30 +169,40 @@ def _take_file(place: Path, frames: Iterator[tuple[Kind, bytes]]) -> None:
 
 def feed() -> None:
     """Write what the runner sends into the code's pipe, until either side ends."""
-    # Opening waits for the launcher, which opens the other end right before it starts the code.
-    with contextlib.suppress(OSError, WireError), PIPE_IN.open("wb", buffering=0) as sink:
+    with contextlib.suppress(OSError, WireError), _launcher(_listen(SOCKET_IN)) as sink:
         for kind, payload in _frames():
             if kind is Kind.CHANNEL_END:
                 return
-            view = memoryview(payload if kind is Kind.CHANNEL else b"")
-            while view:
-                view = view[sink.write(view) :]
+            if kind is Kind.CHANNEL:
+                sink.sendall(payload)
+
+
+def _listen(name: str) -> socket.socket:
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server.bind(name)
+    server.listen(1)
+    server.settimeout(_LAUNCHER_S)
+    return server
+
+
+def _launcher(server: socket.socket) -> socket.socket:
+    """Return the connection of the launcher, after which nobody can make another."""
+    with server:
+        connection, _ = server.accept()
+    connection.settimeout(None)
+    return connection
 
 
 def _open_pipe(out: _Out) -> threading.Thread:
-    # Before the launcher: it may open the writing end only with a reader there.
-    source = os.open(PIPE_OUT, os.O_RDONLY | os.O_NONBLOCK)
-    os.set_blocking(source, True)
-    reading = threading.Thread(target=_drain_pipe, args=(source, out), daemon=True)
+    server = _listen(SOCKET_OUT)
+    reading = threading.Thread(target=_drain_pipe, args=(server, out), daemon=True)
     reading.start()
     return reading
 
 
-def _drain_pipe(source: int, out: _Out) -> None:
-    # Until somebody has opened the writing end, a read gives the end of the file and a poll nothing.
-    select.select([source], [], [])
-    with contextlib.suppress(OSError):
-        while block := os.read(source, BLOCK):
+def _drain_pipe(server: socket.socket, out: _Out) -> None:
+    with contextlib.suppress(OSError), _launcher(server) as source:
+        while block := source.recv(BLOCK):
             out.send(pack(Kind.CHANNEL, block))
     out.send(pack(Kind.CHANNEL_END))
 

@@ -15,6 +15,7 @@ import resource
 import selectors
 import shutil
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
@@ -28,11 +29,11 @@ from .place import (
     CODE,
     ORDER_FILE,
     OUTPUT,
-    PIPE_IN,
-    PIPE_OUT,
     REPORT,
     REPORT_FILE,
     SCRATCH,
+    SOCKET_IN,
+    SOCKET_OUT,
     STAGED_MARK,
     STDERR_FILE,
     STDOUT_FILE,
@@ -47,6 +48,7 @@ _CHANNEL_FDS = (3, 4)
 _NOT_STARTED_EXIT = 97
 _PROBLEM_BYTES = 300
 _ABOVE_FD = 100
+_CHANNEL_S = 30.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -213,8 +215,21 @@ def _threads() -> int:
 
 
 def _open_channel() -> tuple[int, int]:
-    # The carrier holds the other end of `out` already, and opens that of `in` while we wait here.
-    return os.open(PIPE_IN, os.O_RDONLY), os.open(PIPE_OUT, os.O_WRONLY)
+    """Return the code's ends; who listens for each is started only now, from outside."""
+    return _connect(SOCKET_IN), _connect(SOCKET_OUT)
+
+
+def _connect(name: str) -> int:
+    ends_s = time.monotonic() + _CHANNEL_S
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    while True:
+        try:
+            client.connect(name)
+            return client.detach()
+        except OSError:
+            if time.monotonic() > ends_s:
+                raise
+            time.sleep(_STAGED_POLL_S)
 
 
 def _become_job_or_tell(told: int, *arguments: Any) -> NoReturn:
