@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +109,9 @@ class FakeExecutor:
         self.gate: asyncio.Event | None = None
         self.cancelled: set[str] = set()
         self.hook: Callable[[RunSpec], None] | None = None
+        self.goes_on: set[str] = set()
+        self.adopted: list[RunSpec] = []
+        self.away = 0
 
     async def probe(self) -> ProbeReport:
         return ProbeReport(self.probe_passes, (Check("network", self.probe_passes, "seen"),))
@@ -128,6 +131,17 @@ class FakeExecutor:
                 place.write_bytes(data)
                 out.append(OutputFile(name, len(data), hashlib.sha256(data).hexdigest()))
         return RunOutcome(reason, 0, 1, 2, self.stdout, b"", tuple(out))
+
+    async def find(self, run_ids: Collection[str]) -> frozenset[str]:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("away", reason="CLUSTER_UNREACHABLE")
+        return frozenset(run_ids) & self.goes_on
+
+    async def adopt(self, spec: RunSpec) -> RunOutcome:
+        self.goes_on.remove(spec.run_id)
+        self.adopted.append(spec)
+        return await self.run(spec)
 
     async def cancel(self, run_id: str) -> None:
         self.cancelled.add(run_id)

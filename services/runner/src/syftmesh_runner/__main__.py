@@ -11,7 +11,6 @@ import structlog
 from prometheus_client import CollectorRegistry
 from syftmesh_client.node import Node, NodeLogin, open_node
 from syftmesh_core.errors import Unavailable
-from syftmesh_executor.sandbox import SandboxExecutor
 from syftmesh_kit.health import health_port
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
@@ -20,7 +19,7 @@ from syftmesh_kit.server import ServiceHost
 from syftmesh_kit.settings import load_settings
 from syftmesh_kit.telemetry import configure_telemetry
 
-from syftmesh_runner.app import build
+from syftmesh_runner.app import build, isolation_of
 from syftmesh_runner.settings import RunnerSettings
 
 _FIRST_PAUSE_S: Final = 0.2
@@ -48,7 +47,8 @@ async def serve(stop: asyncio.Event) -> None:
         node = await _connected(settings, stack, stop)
         if node is None:
             return
-        module = build(settings, node=node, executor=SandboxExecutor())
+        executor, runtime = isolation_of(settings, node.keystore.device.principal)
+        module = build(settings, node=node, executor=executor, runtime=runtime)
         stack.callback(module.close)
         interceptor = ServerInterceptor(
             verifier=None, metrics=RpcMetrics(CollectorRegistry()), public_methods=module.public_methods

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from syftmesh_core.federated import MAX_NORM
@@ -44,6 +45,30 @@ class RunnerSettings(ServiceSettings):
 
     parallel: int = Field(default=1, ge=1, le=16)
     """Runs at once; one by default, so that a laptop stays usable."""
+
+    executor: Literal["sandbox", "kubernetes"] = "sandbox"
+    """How code is isolated: ``sandbox`` on this machine, ``kubernetes`` as Jobs of the cluster this runs in."""
+
+    jobs_namespace: str = ""
+    """Namespace of the Jobs, whose network policy denies everything; for ``kubernetes`` only, as all of these."""
+
+    job_image: str = ""
+    """Image of the Jobs; ``name@sha256:…`` binds approvals to it, else to what the isolation probe saw run."""
+
+    job_runtime_class: str = ""
+    """RuntimeClass of the Jobs' pods, e.g. ``gvisor``; empty for the cluster's default."""
+
+    job_host_users: bool = False
+    """Whether pods share the node's user ids; gVisor and nodes without user namespaces for pods need true."""
+
+    job_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When a node fetches the image."""
+
+    job_cpu: str = "1"
+    """Processors that one run may use, as Kubernetes writes quantities."""
+
+    job_start_s: float = Field(default=180.0, gt=0)
+    """Seconds until a pod that does not come up is given up; an image may have to be fetched first."""
 
     memory_bytes: int = Field(default=1 << 30, ge=64 << 20)
     """Memory of one run with its scratch space and output, in bytes."""

@@ -148,6 +148,7 @@ class KubernetesExecutor:
                     await self._cluster(), self._settings, self._threads, spec, order, image_id, job
                 )
                 run.learns_image = self._probe_passed_s is None
+                run.is_adopted = job is not None
                 return await self._supervise(run, ending), run
             finally:
                 spec.close_channel()

@@ -57,6 +57,7 @@ class ClusterRun:
         order: What the launcher is told.
         image_id: Digest that the image must have, hex; empty to take any.
         job: The Job, once it is there.
+        is_adopted: Whether the Job was there before this process.
         learns_image: Whether to wait until the cluster tells which image ran.
         pod: The pod as seen last.
         staged: Set once the code may be running.
@@ -70,6 +71,7 @@ class ClusterRun:
     image_id: str
     job: dict[str, Any] | None = None
     learns_image: bool = False
+    is_adopted: bool = False
     pod: dict[str, Any] | None = None
     staged: asyncio.Event = field(default_factory=asyncio.Event)
     _stream: ExecStream | None = None
@@ -256,7 +258,7 @@ class ClusterRun:
         def on_go() -> None:
             loop.call_soon_threadsafe(self._started)
 
-        session = Session(self.spec, self.order, stream, self._pipes, on_go)
+        session = Session(self.spec, self.order, stream, self._pipes, on_go, may_stage=not self.is_adopted)
         following = asyncio.ensure_future(self.call(session.follow))
         watching = asyncio.ensure_future(self._watch())
         try:

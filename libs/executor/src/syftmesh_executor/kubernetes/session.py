@@ -61,6 +61,8 @@ class Session:
         stream: Streams of the carrier's session.
         pipes: This side's own copies of the run's channel.
         on_go: Called from the thread once the job starts.
+        may_stage: Whether a run that was not staged may be: not one that is adopted, for nobody checked again
+            whether it still may begin.
     """
 
     def __init__(
@@ -70,12 +72,15 @@ class Session:
         stream: ExecStream,
         pipes: Pipes | None,
         on_go: Callable[[], None],
+        *,
+        may_stage: bool = True,
     ) -> None:
         self._spec = spec
         self._order = order
         self._stream = stream
         self._pipes = pipes
         self._on_go = on_go
+        self._may_stage = may_stage
         self._log_bytes = spec.limits.log_bytes
 
     def follow(self) -> Ended:
@@ -144,6 +149,8 @@ class Session:
         if said.get("staged"):
             self._on_go()
             return
+        if not self._may_stage:
+            raise SessionFault("it had not begun when the runner ended")
         send_gathered(staging_frames(self._spec, self._order), self._stream.send)
 
 

@@ -1,14 +1,16 @@
-"""The digest of the Python runtime that jobs run in: interpreter and installed distributions."""
+"""The digest of the runtime that jobs run in: of this Python environment, or of an image."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
 import sys
+from collections.abc import Callable
 from importlib.metadata import distributions
 from pathlib import Path
 
 from syftmesh_core.enc import Value, encode
+from syftmesh_core.errors import Unavailable
 
 
 class RunningRuntime:
@@ -35,3 +37,32 @@ class RunningRuntime:
             [found[name] for name in sorted(found)],
         ]
         return hashlib.sha256(encode("runtime", fields)).hexdigest()
+
+
+class ImageRuntime:
+    """The container image that jobs run in.
+
+    Args:
+        image_digest: Gives the image's own SHA-256 in hex, empty while it is not known.
+
+    The digest is the SHA-256 of ``ENC('runtime-image', image digest)``.
+    """
+
+    def __init__(self, image_digest: Callable[[], str]) -> None:
+        self._image_digest = image_digest
+
+    def digest(self) -> str:
+        """Return the digest, hex.
+
+        Raises:
+            Unavailable: RUNTIME_UNKNOWN: no pod has run the image yet.
+        """
+        found = self._image_digest()
+        if not found:
+            raise Unavailable(
+                "The site does not know yet which image its jobs run in; it asks its cluster. Try again in a "
+                "minute; the owner sees with `syftmesh site probe` what keeps it.",
+                reason="RUNTIME_UNKNOWN",
+            )
+        fields: list[Value] = [found]
+        return hashlib.sha256(encode("runtime-image", fields)).hexdigest()

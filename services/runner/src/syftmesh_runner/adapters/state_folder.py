@@ -174,6 +174,13 @@ class StateFolder:
         unpack_code(archive, code)
         return code, output
 
+    def resume_run(self, job_id: str) -> tuple[Path, Path]:
+        """Return the folders of a run that goes on since before a restart; that for output is empty again."""
+        output = self._job(job_id) / "output"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(mode=0o700)
+        return self._job(job_id) / "run", output
+
     def keep_log(self, job_id: str, name: str, data: bytes) -> None:
         """Keep a log of a run."""
         place = self._job(job_id) / name

@@ -38,6 +38,7 @@ from syftmesh_runner.domain.catalogue import Catalogue
 from syftmesh_runner.domain.decision import Decision
 from syftmesh_runner.domain.execution import Execution, RunLimits
 from syftmesh_runner.domain.ledger import RUNNER, Ledger
+from syftmesh_runner.domain.ports import RuntimeIdentity
 from syftmesh_runner.domain.publication import Publication
 from syftmesh_runner.domain.release import Release
 from syftmesh_runner.domain.signature import ReviewerCheck
@@ -134,7 +135,7 @@ class RunnerModule:
         self.database.row("SELECT 1")
 
     async def drain(self) -> None:
-        """Take no more calls, and end every run; it is told as lost, for it is not begun again."""
+        """Take no more calls, and end every run that could not be found again; none is begun again."""
         self._stop.set()
         self.federated.need.close()
         await self._work.execution.close()
@@ -194,13 +195,16 @@ class Workers:
     serve_calls: Callable[[asyncio.Event], Coroutine[Any, Any, None]] | None = None
 
 
-def build(settings: RunnerSettings, *, node: Node, executor: Executor) -> RunnerModule:
+def build(
+    settings: RunnerSettings, *, node: Node, executor: Executor, runtime: RuntimeIdentity | None = None
+) -> RunnerModule:
     """Return the runner of a device at work, which serves the apps `rds` and `fl` of its owner's datasite.
 
     Args:
         settings: What the runner is told.
         node: The runner's own device; open for as long as the module is used.
         executor: Runs code in isolation.
+        runtime: What it gives to jobs; the environment of this process when None.
 
     Raises:
         Unavailable: STATE_UNUSABLE, STATE_IN_USE, DATABASE_UNUSABLE.
@@ -214,6 +218,7 @@ def build(settings: RunnerSettings, *, node: Node, executor: Executor) -> Runner
             executor=executor,
             clock=node.clock,
             random=node.random,
+            runtime=runtime,
             runs=FederationRuns(node.session.federated),
             traffic=node.traffic,
         ),

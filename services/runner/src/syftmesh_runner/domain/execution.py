@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import structlog
-from syftmesh_core.approval import APPROVAL_KIND, DatasetVersion, first_difference, terms_of
-from syftmesh_core.errors import DeadlineExceeded, IntegrityFailure, MeshError, Unavailable, WrongState
+from syftmesh_core.errors import DeadlineExceeded, MeshError, Unavailable, WrongState
 from syftmesh_core.job import JobEnd, JobEvent, JobState, Role
-from syftmesh_executor.port import EndReason, Executor, Limits, ProbeReport, RunOutcome, RunSpec
+from syftmesh_executor.port import EndReason, Executor, Limits, ProbeReport, RunLeft, RunOutcome, RunSpec
 
-from syftmesh_runner.domain.dataset import Policy, version_digest
+from syftmesh_runner.domain.dataset import Policy
 from syftmesh_runner.domain.finding import Finding, Severity
 from syftmesh_runner.domain.gate import Gate
 from syftmesh_runner.domain.job import LOG_FOLDER, STDERR, STDOUT, Job, Output
 from syftmesh_runner.domain.ledger import RUNNER, Ledger
 from syftmesh_runner.domain.ports import RuntimeIdentity
 from syftmesh_runner.domain.signature import ReviewerCheck
+from syftmesh_runner.domain.start_check import StartCheck, StartRefused
 from syftmesh_runner.domain.state import SiteState
 from syftmesh_runner.domain.table import read_tables
 from syftmesh_runner.domain.wake import Wake
@@ -47,20 +47,6 @@ _MESSAGES: Final = {
     JobEnd.ISOLATION_FAILED: "The site could not isolate it, so it did not run.",
     JobEnd.RUNNER_LOST: "The site's runner ended while it ran; it is not run again.",
 }
-
-
-class StartRefused(Exception):
-    """A job must not start.
-
-    Attributes:
-        end: The reason.
-        detail: What differs, for owner and submitter.
-    """
-
-    def __init__(self, end: JobEnd, detail: str) -> None:
-        super().__init__(detail)
-        self.end = end
-        self.detail = detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +86,7 @@ class Execution:
     ) -> None:
         self._state = state
         self._ledger = ledger
-        self._runtime = runtime
-        self._reviewers = reviewers
+        self._check = StartCheck(state, runtime, reviewers)
         self._executor = executor
         self._limits = limits
         self._parallel = parallel
@@ -118,25 +103,21 @@ class Execution:
         self._wake.set()
 
     def recover(self) -> None:
-        """After a start: what was running is lost, what was approved is queued."""
-        for job in self._state.jobs.in_state(JobState.RUNNING):
-            self._ledger.step(
-                job.job_id,
-                JobEvent.FAIL,
-                Role.RUNNER,
-                RUNNER,
-                end=JobEnd.RUNNER_LOST,
-                message=_MESSAGES[JobEnd.RUNNER_LOST],
-                changes={"run_ended_ms": self._state.clock.now_ms()},
-            )
-            self._state.folder.end_run(job.job_id)
+        """After a start: what was approved is queued; `serve` looks for what was running."""
         for job in self._state.jobs.in_state(JobState.APPROVED):
             self._ledger.step(job.job_id, JobEvent.ENQUEUE, Role.RUNNER, RUNNER)
         self.wake()
 
     async def serve(self) -> None:
-        """Run queued jobs until cancelled."""
+        """Find the runs of before again, then run queued jobs, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            for job, goes_on in await self._before():
+                if goes_on:
+                    self._ended[job.job_id] = asyncio.Event()
+                    tasks.create_task(self._adopted(job), name=f"job-{job.job_id}")
+                else:
+                    self._fail(job.job_id, JobEnd.RUNNER_LOST)
+                    self._state.folder.end_run(job.job_id)
             while True:
                 self._wake.clear()
                 for job_id in self._unwanted():
@@ -148,6 +129,34 @@ class Execution:
                         self._ended[job.job_id] = asyncio.Event()
                         tasks.create_task(self._guarded(job.job_id), name=f"job-{job.job_id}")
                 await self._wake.wait()
+
+    async def _before(self) -> list[tuple[Job, bool]]:
+        """Return what was running when the runner ended, and whether it goes on; asks until it is known."""
+        while True:
+            ids = [job.job_id for job in self._state.jobs.in_state(JobState.RUNNING)]
+            try:
+                found = await self._executor.find(ids)
+            except (Unavailable, DeadlineExceeded) as error:
+                self._log.warning("job.search_delayed", reason=error.reason)
+                await asyncio.sleep(RETRY_S)
+                continue
+            # Read again: one of them may have been cancelled meanwhile.
+            return [(job, job.job_id in found) for job in self._state.jobs.in_state(JobState.RUNNING)]
+
+    async def _adopted(self, job: Job) -> None:
+        """Follow a run that goes on since before this process to its end."""
+        try:
+            code, output = await asyncio.to_thread(self._state.folder.resume_run, job.job_id)
+            outcome = await self._executor.adopt(self._spec(job, code, output))
+            await self._finish(job, outcome)
+        except RunLeft:
+            self._log.info("job.left_running", job_id=job.job_id)
+        except Exception as error:  # noqa: BLE001 - as in `_guarded`
+            self._log.exception("job.adoption_failed", job_id=job.job_id)
+            self._lose(job.job_id, error)
+        finally:
+            self._ended.pop(job.job_id).set()
+            self.wake()
 
     def _unwanted(self) -> list[str]:
         """Return the runs whose job was stopped: the state is written first, and the run follows."""
@@ -166,7 +175,7 @@ class Execution:
                 self._log.warning("job.cancel_slow", job_id=job_id)
 
     async def close(self) -> None:
-        """End every run; take no new one."""
+        """Take no new run, and end those that the executor could not find again."""
         self._closing = True
         await self._executor.close()
 
@@ -188,6 +197,8 @@ class Execution:
         delay_s = 0.0
         try:
             await self._run(self._ledger.get(job_id))
+        except RunLeft:
+            self._log.info("job.left_running", job_id=job_id)
         except (Unavailable, DeadlineExceeded) as error:
             # The directory of keys or the sandbox is not there now: the job stays queued.
             self._log.warning("job.start_delayed", job_id=job_id, reason=error.reason)
@@ -223,6 +234,12 @@ class Execution:
         except WrongState as error:
             self._fail(job.job_id, JobEnd.ISOLATION_FAILED, fields={"error": error.reason})
             return
+        except Unavailable as error:
+            # What the executor stands on did not start it, so nothing of it ran.
+            fields = {"error": error.reason, **error.metadata}
+            message = f"It did not run: {error.message}."
+            self._fail(job.job_id, JobEnd.ISOLATION_FAILED, fields=fields, message=message)
+            return
         await self._finish(job, outcome)
 
     def _refuse(self, job: Job, refused: StartRefused) -> None:
@@ -236,7 +253,9 @@ class Execution:
             message=f"It did not start: {refused.detail}.",
         )
 
-    def _fail(self, job_id: str, end: JobEnd, *, fields: Mapping[str, object] | None = None) -> None:
+    def _fail(
+        self, job_id: str, end: JobEnd, *, fields: Mapping[str, object] | None = None, message: str = ""
+    ) -> None:
         changes = {"run_ended_ms": self._state.clock.now_ms()}
         self._ledger.step(
             job_id,
@@ -244,7 +263,7 @@ class Execution:
             Role.RUNNER,
             RUNNER,
             end=end,
-            message=_MESSAGES[end],
+            message=message or _MESSAGES[end],
             changes=changes,
             fields=fields,
         )
@@ -257,14 +276,18 @@ class Execution:
             Unavailable: Whether it may is not known now.
         """
         archive = await asyncio.to_thread(self._state.folder.code_archive, job.job_id)
-        held = await asyncio.to_thread(self._held, job, archive)
-        await self._check_approvals(job, held)
+        held = await asyncio.to_thread(self._check.held, job, archive)
+        await self._check.approvals(job, held)
         code, output = await asyncio.to_thread(self._state.folder.prepare_run, job.job_id, archive)
         # Last, and nothing waits behind it: while a probe runs the executor takes no job.
         await self._check_isolation()
+        return self._spec(job, code, output)
+
+    def _spec(self, job: Job, code: Path, output: Path) -> RunSpec:
         policy = self._state.policy_of(job)
         return RunSpec(
             run_id=job.job_id,
+            project=job.project,
             code_dir=code,
             entrypoint=job.entrypoint,
             datasets={d.name: self._state.folder.private_part(d.name, d.digest) for d in job.datasets},
@@ -280,50 +303,6 @@ class Execution:
                 log_bytes=self._limits.log_bytes,
             ),
         )
-
-    def _held(self, job: Job, archive: bytes) -> Job:
-        """Return `job` with every digest computed from what lies on disk now."""
-        versions = []
-        for version in job.datasets:
-            try:
-                found = version_digest(
-                    self._state.folder.digests(self._state.folder.private_part(version.name, version.digest))
-                )
-            except IntegrityFailure:
-                found = ""
-            if found != version.digest:
-                raise StartRefused(
-                    JobEnd.DATASET_CHANGED, f"the dataset {version.name} is not as approved any more"
-                )
-            versions.append(DatasetVersion(version.name, found))
-        return replace(
-            job,
-            code_digest=hashlib.sha256(archive).hexdigest(),
-            runtime_digest=self._runtime.digest(),
-            datasets=tuple(versions),
-        )
-
-    async def _check_approvals(self, job: Job, held: Job) -> None:
-        if self._state.clock.now_ms() >= job.approval_expires_ms:
-            raise StartRefused(JobEnd.APPROVAL_EXPIRED, "its approval has ended")
-        issuers = set()
-        for text in job.approvals:
-            try:
-                statement = await self._reviewers.verify(
-                    bytes.fromhex(text), kind=APPROVAL_KIND, submitter=job.submitter
-                )
-            except (Unavailable, DeadlineExceeded):
-                raise
-            except MeshError as error:
-                if error.reason == "APPROVAL_EXPIRED":
-                    raise StartRefused(JobEnd.APPROVAL_EXPIRED, "its approval has ended") from error
-                raise StartRefused(JobEnd.APPROVAL_MISMATCH, "its approval does not hold any more") from error
-            term = first_difference(terms_of(held), statement.body)
-            if term is not None:
-                raise StartRefused(JobEnd.APPROVAL_MISMATCH, f"{term} differs from what was approved")
-            issuers.add(statement.issuer)
-        if not issuers or len(issuers) < self._state.policy_of(job).required_reviewers:
-            raise StartRefused(JobEnd.APPROVAL_MISMATCH, "it has too few approvals")
 
     async def probe_if_due(self) -> ProbeReport | None:
         """Probe the isolation when the last passed probe is half a day old; return the report of a new one.

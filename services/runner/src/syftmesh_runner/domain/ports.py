@@ -277,6 +277,10 @@ class Folder(Protocol):
         """Unpack code for a run and return its folder and the folder for output, empty."""
         ...
 
+    def resume_run(self, job_id: str) -> tuple[Path, Path]:
+        """Return the folders of a run that goes on since before a restart; that for output is empty again."""
+        ...
+
     def keep_log(self, job_id: str, name: str, data: bytes) -> None:
         """Keep a log of a run."""
         ...
