@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from syftmesh_core.clock import SystemClock
 from syftmesh_core.errors import DeadlineExceeded, IntegrityFailure, MeshError, NotFound, Unavailable
-from syftmesh_standalone.demo.step import Checks, Step, eventually, run_steps, steadily
+from syftmesh_standalone.demo.step import PATIENCE, Checks, Step, eventually, run_steps, steadily
 
 Run = Callable[[list[str], Checks], Awaitable[None]]
 
@@ -113,3 +113,22 @@ async def test_waiting_names_what_did_not_come() -> None:
 
     with pytest.raises(DeadlineExceeded, match="the job did not come"):
         await eventually(nothing, within_s=0.01, what="the job")
+
+
+async def test_a_place_that_is_slower_gets_more_time_for_a_step_and_for_each_request() -> None:
+    async def slow(story: list[str], checks: Checks) -> None:
+        await asyncio.sleep(0.2)
+        await _holds(story, checks)
+
+    async def answer() -> str:
+        await asyncio.sleep(0.05)
+        return "there"
+
+    before = PATIENCE.set(20.0)
+    try:
+        assert (await _run(slow))[1] == ["this holds"]
+        assert await steadily(answer, within_s=0.01, try_s=0.01) == "there"
+    finally:
+        PATIENCE.reset(before)
+    with pytest.raises(DeadlineExceeded):
+        await steadily(answer, within_s=0.01, try_s=0.01)

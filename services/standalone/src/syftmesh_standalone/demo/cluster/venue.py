@@ -41,6 +41,8 @@ _POD: Final = f"{SITE}-0"
 _CA_FILE: Final = "hub-ca.pem"
 _PUBLIC_PORT: Final = 443
 _STORE_PORT: Final = 9000
+_STORE_NAME: Final = "localhost"
+"""The store is the hub's own affair: of this machine's names its certificate has this one alone."""
 _BUS_PORT: Final = 4222
 _API: Final = ("kubernetes", "default")
 _WRITE: Final = """
@@ -303,7 +305,7 @@ class ClusterVenue:
             await asyncio.to_thread(write_secret_file, ca, authority.decode())
         return S3ObjectStore(
             S3Config(
-                f"https://{HOST}:{self._store_port}",
+                f"https://{_STORE_NAME}:{self._store_port}",
                 keys["access-key"].decode(),
                 keys["secret-key"].decode(),
                 ca_file=ca,
