@@ -29,7 +29,8 @@ OTHER: dict[str, Any] = {
         "runtimeClassName": "gvisor",
         "hostUsers": True,
         "parallel": 2,
-        "limits": {"memory": "2Gi", "disk": "64Mi", "output": "32Mi", "log": "512Ki", "processes": 32},
+        "startSeconds": 60,
+        "limits": {"cpu": "2", "memory": "2Gi", "disk": "64Mi", "output": "32Mi", "log": "512Ki", "processes": 32},
         "quota": {
             "limits.cpu": "4",
             "limits.memory": "6Gi",

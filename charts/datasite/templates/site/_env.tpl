@@ -51,6 +51,8 @@
 {{- define "datasite.boundsEnv" -}}
 {{- $limits := .Values.jobs.limits -}}
 - { name: SYFTMESH_RUNNER_PARALLEL, value: {{ .Values.jobs.parallel | int64 | quote }} }
+- { name: SYFTMESH_RUNNER_JOB_CPU, value: {{ $limits.cpu | quote }} }
+- { name: SYFTMESH_RUNNER_JOB_START_S, value: {{ .Values.jobs.startSeconds | int64 | quote }} }
 - { name: SYFTMESH_RUNNER_MEMORY_BYTES, value: {{ include "datasite.bytes" $limits.memory | quote }} }
 - { name: SYFTMESH_RUNNER_DISK_BYTES, value: {{ include "datasite.bytes" $limits.disk | quote }} }
 - { name: SYFTMESH_RUNNER_OUTPUT_BYTES, value: {{ include "datasite.bytes" $limits.output | quote }} }
