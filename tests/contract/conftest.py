@@ -2,60 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import secrets
-import shutil
-import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from syftmesh_executor import EndReason, Executor, ProcessExecutor, RunOutcome, SandboxExecutor
-from syftmesh_executor.kubernetes import ClusterSettings, KubernetesExecutor
-from syftmesh_executor.kubernetes.manifest import site_selector
-from syftmesh_executor.kubernetes.run import ClusterRun
+from syftmesh_executor import Executor, ProcessExecutor, SandboxExecutor
+from syftmesh_executor.kubernetes import ClusterSettings
 
-SITE = "olga@contract.example"
-IMAGE = os.environ.get("SYFTMESH_JOB_IMAGE", "syftmesh/job:dev")
-_POLICY = """
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: default-deny}
-spec: {podSelector: {}, policyTypes: [Ingress, Egress]}
-"""
+sys.path.insert(0, str(Path(__file__).parent))
+
+from executor_cluster import IMAGE, SITE, ClusterExecutor, namespace
+
 _KINDS: dict[str, dict[str, Any]] = {
     "kubernetes": {},
     "gvisor": {"runtime_class": "gvisor", "host_users": None},
 }
 
 
-class ClusterExecutor(KubernetesExecutor):
-    """The executor, whose runs a test can look at."""
-
-    runs: dict[str, ClusterRun]
-
-    async def _supervise(self, run: ClusterRun, ending: asyncio.Future[EndReason]) -> RunOutcome:
-        self.runs = {**getattr(self, "runs", {}), run.spec.run_id: run}
-        return await super()._supervise(run, ending)
-
-    async def jobs(self) -> list[dict[str, Any]]:
-        """Return what lies on the cluster."""
-        api = await self._cluster()
-        return await self._call(lambda: api.list_jobs(site_selector(SITE)))
-
-
 @pytest.fixture(scope="session")
 def jobs_namespace() -> Iterator[str]:
-    """A namespace as the chart of a site makes it; skips without a cluster."""
-    if not os.environ.get("KUBECONFIG") or shutil.which("kubectl") is None:
-        pytest.skip("no cluster: KUBECONFIG is not set, or there is no kubectl")
-    name = f"execjobs-{secrets.token_hex(4)}"
-    kubectl("create", "namespace", name)
-    kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
-    kubectl("apply", "-n", name, "-f", "-", text=_POLICY)
-    yield name
-    kubectl("delete", "namespace", name, "--wait=false")
+    """Where the Jobs of these tests are."""
+    with namespace() as name:
+        yield name
 
 
 @pytest.fixture(scope="session")
@@ -88,10 +58,3 @@ async def _on_cluster(request: pytest.FixtureRequest, probed: set[str]) -> Clust
         probed.add(request.param)
     made._probe_passed_s = made._clock.monotonic_s()
     return made
-
-
-def kubectl(*arguments: str, text: str | None = None) -> str:
-    """Run kubectl and return what it prints."""
-    return subprocess.run(
-        ["kubectl", *arguments], input=text, text=True, check=True, capture_output=True
-    ).stdout

@@ -16,7 +16,7 @@ from syftmesh_executor import EndReason, Executor, Limits, RunLeft, RunSpec
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from executor_wait import CLUSTER_S, on_cluster, on_gvisor, until_up
+from executor_cluster import CLUSTER_S, on_cluster, on_gvisor, until_up
 
 MakeSpec = Callable[..., RunSpec]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from syftmesh_core.errors import Unavailable
 
 from syftmesh_executor.cgroup import GroupUsage
-from syftmesh_executor.kubernetes.manifest import JOB
+from syftmesh_executor.kubernetes.manifest import CARRIER, JOB
 from syftmesh_executor.kubernetes.session import Ended
 from syftmesh_executor.port import EndReason
 from syftmesh_executor.verdict import Evidence, judge
@@ -112,6 +112,15 @@ def judge_pod(pod: Mapping[str, Any] | None) -> Judgement | None:
         code = (end or {}).get("exitCode")
         return Judgement(EndReason.RUNNER_LOST, detail=f"the pod ended without a report (exit code {code})")
     return None
+
+
+def takes_no_session(pod: Mapping[str, Any] | None) -> bool:
+    """Whether nothing can be asked of a pod any more; a job that ended still leaves its carrier to be asked."""
+    if pod is None or pod["metadata"].get("deletionTimestamp"):
+        return True
+    status = pod.get("status", {})
+    carriers = [found for found in status.get("containerStatuses") or () if found["name"] == CARRIER]
+    return status.get("phase") in ("Failed", "Succeeded") or any(_ended(found) for found in carriers)
 
 
 def _ended(container: Mapping[str, Any]) -> dict[str, Any] | None:

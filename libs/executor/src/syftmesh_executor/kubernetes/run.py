@@ -21,6 +21,7 @@ from syftmesh_executor.kubernetes.evidence import (
     judge_report,
     not_started,
     start_problem,
+    takes_no_session,
 )
 from syftmesh_executor.kubernetes.manifest import CARRIER, PYTHON, job_manifest
 from syftmesh_executor.kubernetes.session import Ended, Pipes, Session, SessionFault
@@ -202,7 +203,8 @@ class ClusterRun:
                     # Not its pod is away but everything: that tells nothing about the run.
                     away_s = now_s
                 look_s = now_s + (STATUS_S if self._is_bound() else POLL_S)
-                verdict = judge_pod(self.pod) if self.staged.is_set() or self.pod else None
+                expected = self.pod is not None or self.staged.is_set() or self.is_adopted
+                verdict = judge_pod(self.pod) if expected and takes_no_session(self.pod) else None
                 if verdict is not None:
                     return verdict
             if self._is_bound():
