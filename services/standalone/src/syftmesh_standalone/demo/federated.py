@@ -20,7 +20,7 @@ from syftmesh_flower.bundle import build_bundle, read_bundle
 from syftmesh_standalone.demo.data import DATASET
 from syftmesh_standalone.demo.pooled import pooled_accuracy
 from syftmesh_standalone.demo.proof import everything
-from syftmesh_standalone.demo.step import Checks, eventually
+from syftmesh_standalone.demo.step import PATIENCE, Checks, eventually
 from syftmesh_standalone.demo.story import OWNERS, SCIENTIST, Story
 
 APP: Final = Path(__file__).with_name("federated_app")
@@ -174,7 +174,7 @@ async def _train(run: AsyncRun, checks: Checks) -> RunSnapshot:
         told = len(snapshot.rounds)
 
     try:
-        async with asyncio.timeout(_RUN_S):
+        async with asyncio.timeout(_RUN_S * PATIENCE.get()):
             return (await run.aggregate(tell)).snapshot
     except TimeoutError:
         return replace(run.snapshot, state=RunState.FAILED, reason="RUN_LOST", message="it took too long")
