@@ -296,4 +296,9 @@ def test_missing_rights_of_the_runner_are_told(hub: Hub, place: Callable[..., Si
             return ""
         return said if "CLUSTER_RIGHTS_MISSING" in said else ""
 
-    assert "jobs" in wait_for(told, 150)
+    assert wait_for(told, 150)
+    site.wait_ready()
+    with pytest.raises(ProgramFailed) as failed:
+        site.console("syftmesh", "doctor")
+    lines = [line for line in str(failed.value).splitlines() if line.startswith("fail")]
+    assert any("jobs" in line for line in lines), lines
