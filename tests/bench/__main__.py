@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import call, crypto, flower, permission, sandbox, startup
+from bench import call, crypto, flower, kubernetes, permission, sandbox, startup
 from bench.measure import MIN_PAIRS, Row, machine, table, write_json
 
 Bench = Callable[[Path, int], Coroutine[Any, Any, list[Row]]]
@@ -23,6 +23,7 @@ BENCHES: Final[dict[str, Bench]] = {
     "permission": permission.check,
     "seal": crypto.seal_and_open,
     "sandbox": sandbox.job_start,
+    "kubernetes": kubernetes.job_start,
     "whoami": call.whoami,
     "relay": call.relay,
     "send": call.send,

@@ -11,6 +11,7 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from syftmesh_executor.kubernetes.probe import probe_cluster
 from syftmesh_executor.kubernetes.run import ClusterRun
 from syftmesh_executor.kubernetes.session import Ended
 from syftmesh_executor.kubernetes.setting import ClusterSettings
-from syftmesh_executor.kubernetes.staging import order_of
+from syftmesh_executor.kubernetes.staging import PROBE_NETWORK_S, RUN_NETWORK_S, order_of
 from syftmesh_executor.mount import check_spec
 from syftmesh_executor.port import EndReason, ProbeReport, RunLeft, RunOutcome, RunSpec
 from syftmesh_executor.roster import Roster, unknown_run
@@ -132,16 +133,21 @@ class KubernetesExecutor:
         self._threads.shutdown(wait=False)
 
     async def _run_for_probe(self, spec: RunSpec) -> tuple[RunOutcome, str]:
-        outcome, run = await self._run(spec, None, "")
+        outcome, run = await self._run(spec, None, "", network_s=PROBE_NETWORK_S)
         return outcome, run.seen_image_id
 
     async def _run(
-        self, spec: RunSpec, job: dict[str, Any] | None, image_id: str
+        self,
+        spec: RunSpec,
+        job: dict[str, Any] | None,
+        image_id: str,
+        *,
+        network_s: float = RUN_NETWORK_S,
     ) -> tuple[RunOutcome, ClusterRun]:
         self._roster.check(spec.run_id)
         if job is None:
             check_spec(spec)
-        order = order_of(spec, self._host_environment)
+        order = order_of(spec, self._host_environment, network_s=network_s)
         with self._roster.entry(spec.run_id) as ending:
             try:
                 run = ClusterRun(
@@ -162,6 +168,11 @@ class KubernetesExecutor:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 judgement, ended = work.result()
+                if judgement.reason is EndReason.CANCELLED:
+                    # Nobody here asked for it: the cluster told the launcher to end.
+                    judgement = replace(
+                        judgement, reason=EndReason.RUNNER_LOST, detail="the cluster ended the pod"
+                    )
             elif self._leaving and run.spec.channel is None and run.job is not None:
                 run.let_go()
                 raise RunLeft

@@ -30,6 +30,9 @@ from syftmesh_executor.kubernetes.stream import ExecStream, StreamBroken
 from syftmesh_executor.port import EndReason, RunSpec
 
 POLL_S: Final = 0.04
+FIRST_TRY_S: Final = 0.25
+"""No node brings a container up in less; each try costs API server and node more than it can win here."""
+TRY_S: Final = 0.08
 STATUS_S: Final = 1.0
 LAST_WORDS_S: Final = 3.0
 """How long a container that ended may take to bring its report over."""
@@ -191,7 +194,7 @@ class ClusterRun:
         """Return the streams of a new session once the carrier takes one, or why there is no pod any more."""
         loop = asyncio.get_running_loop()
         began_s, look_s = loop.time(), 0.0
-        away_s = began_s
+        away_s, try_s, bound_s = began_s, 0.0, 0.0
         while True:
             now_s = loop.time()
             if now_s >= look_s:
@@ -207,9 +210,12 @@ class ClusterRun:
                 verdict = judge_pod(self.pod) if expected and takes_no_session(self.pod) else None
                 if verdict is not None:
                     return verdict
-            if self._is_bound():
-                with suppress(_NotReady):
-                    return await self._try_connect()
+            if self._is_bound() and now_s >= try_s:
+                bound_s = bound_s or now_s
+                try_s = now_s + TRY_S
+                if self.staged.is_set() or now_s >= bound_s + FIRST_TRY_S:
+                    with suppress(_NotReady):
+                        return await self._try_connect()
             if self.staged.is_set():
                 if now_s - away_s > LOST_S:
                     return Judgement(EndReason.RUNNER_LOST, detail="the pod's node does not answer")

@@ -18,18 +18,22 @@ from syftmesh_executor.pod.wire import BLOCK, Kind, pack, pack_json
 from syftmesh_executor.port import RunSpec
 from syftmesh_executor.seccomp import job_filter
 
+RUN_NETWORK_S: Final = 0.03
+PROBE_NETWORK_S: Final = 2.0
+"""A probe waits long enough for any answer; a run looks whether the policy has reached its pod yet."""
 _MACHINES: Final = ("x86_64", "aarch64")
 _POD_PROCESSES: Final = 5
 """Launcher, the carrier's own and those that serve its calls: they are the same user and count with the job's."""
 _LIMIT_NAMES: Final = ("NOFILE", "FSIZE", "CORE", "MEMLOCK", "MSGQUEUE", "RTPRIO", "NPROC")
 
 
-def order_of(spec: RunSpec, host: Mapping[str, str]) -> dict[str, Any]:
+def order_of(spec: RunSpec, host: Mapping[str, str], *, network_s: float = RUN_NETWORK_S) -> dict[str, Any]:
     """Return what the launcher needs to know.
 
     Args:
         spec: The run.
         host: Environment that the variables of the numeric libraries are taken from.
+        network_s: How long the launcher tries at least whether anything can be reached.
 
     Raises:
         InvalidInput: RUN_SPEC_INVALID.
@@ -52,6 +56,7 @@ def order_of(spec: RunSpec, host: Mapping[str, str]) -> dict[str, Any]:
         "entrypoint": spec.entrypoint,
         "environment": environment,
         "channel": spec.channel is not None,
+        "network_s": network_s,
         "wall_s": limits.wall_s,
         "memory_bytes": limits.memory_bytes,
         "processes": limits.processes,

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -138,6 +137,8 @@ def _clear() -> None:
     for root in _ROOTS.values():
         for place in root.iterdir():
             if place.is_dir():
+                import shutil  # seldom needed, and slow to import
+
                 shutil.rmtree(place)
             else:
                 place.unlink()

@@ -13,7 +13,6 @@ import os
 import platform
 import resource
 import selectors
-import shutil
 import signal
 import socket
 import sys
@@ -289,6 +288,8 @@ def _write_report(report: dict[str, Any], stdout: bytes, stderr: bytes) -> None:
     for name in os.listdir(REPORT):  # noqa: PTH208
         place = REPORT / name
         if place.is_dir() and not place.is_symlink():
+            import shutil  # takes longer to import than most jobs need to be reported
+
             shutil.rmtree(place)
         else:
             place.unlink()
@@ -318,7 +319,7 @@ def main(arguments: list[str]) -> int:
     if order is None:
         _say("job: nothing was staged; it did not start")
         return _NOT_STARTED_EXIT
-    seen = network.reached()
+    seen = network.reached(order["network_s"])
     if "OPEN" in seen.values():
         _write_report({"ended": "ISOLATION_FAILED", "exit_code": None, "network": seen}, b"", b"")
         _say("job: the network is not closed; it did not start")

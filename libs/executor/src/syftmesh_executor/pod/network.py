@@ -16,8 +16,6 @@ _METADATA = ("169.254.169.254", 80)
 _ROUND_S = 0.3
 _GRACE_S = 6.0
 """How long a network that is only just being closed may take."""
-_LEAST_S = 0.1
-"""A connection inside a cluster that is allowed stands long before that."""
 
 
 def targets() -> dict[str, tuple[str, int]]:
@@ -49,12 +47,16 @@ class NetworkCheck:
         self._open: dict[str, socket.socket] = {}
         self._start()
 
-    def reached(self) -> dict[str, str]:
+    def reached(self, least_s: float) -> dict[str, str]:
         """Return what each attempt came to once none works any more, or after the grace of a slow policy.
+
+        Args:
+            least_s: How long to give the first attempts; what nothing stops stands within the time that a packet
+                takes to the API server and back.
 
         ``OPEN`` means that a connection stood; anything else is an error's name or ``DROPPED``.
         """
-        time.sleep(max(0.0, self._began_s + _LEAST_S - time.monotonic()))
+        time.sleep(max(0.0, self._began_s + least_s - time.monotonic()))
         while True:
             seen = self._look()
             if "OPEN" not in seen.values() or time.monotonic() - self._began_s > _GRACE_S:
