@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +16,23 @@ from syftmesh_standalone.demo.cluster.kubectl import Tool
 from syftmesh_standalone.demo.story import OWNERS
 
 ROOT = Path(__file__).parents[2]
-VALUES = {
-    "syftmesh": (ROOT / "charts/syftmesh/values-dev.yaml", ROOT / "tests/chart/values-test.yaml"),
-    "datasite": (ROOT / "charts/datasite/values-dev.yaml", ROOT / "tests/cluster/values-site.yaml"),
-}
+Values = dict[str, tuple[Path, ...]]
+
+
+@pytest.fixture(scope="session")
+def chart_values(tmp_path_factory: pytest.TempPathFactory) -> Values:
+    """Files of values by chart: small nodes, and the images of IMAGE_REGISTRY and IMAGE_TAG."""
+    image = tmp_path_factory.mktemp("values") / "image.yaml"
+    registry, tag = os.environ.get("IMAGE_REGISTRY", "syftmesh"), os.environ.get("IMAGE_TAG", "dev")
+    image.write_text(json.dumps({"image": {"registry": registry, "tag": tag}}))
+    return {
+        "syftmesh": (ROOT / "charts/syftmesh/values-dev.yaml", ROOT / "tests/chart/values-test.yaml", image),
+        "datasite": (
+            ROOT / "charts/datasite/values-dev.yaml",
+            ROOT / "tests/cluster/values-site.yaml",
+            image,
+        ),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -30,11 +45,19 @@ def on_cluster() -> None:
 
 
 @pytest.fixture(scope="session")
-def installed_mesh(on_cluster: None) -> Iterator[Installation]:
-    """A hub and a site for each owner of the demo, all ready."""
+def installed_mesh(on_cluster: None, chart_values: Values) -> Iterator[Installation]:
+    """A hub and a site for each owner of the demo, all ready.
+
+    SYFTMESH_INSTALLED names the prefix of one that is there already, which is used and left.
+    """
     del on_cluster
-    options = ClusterOptions(prefix="demotest", charts=ROOT / "charts", values=VALUES)
+    there = os.environ.get("SYFTMESH_INSTALLED")
+    prefix = there or f"meshtest-{secrets.token_hex(3)}"
+    options = ClusterOptions(prefix=prefix, charts=ROOT / "charts", values=chart_values)
     made = Installation(options, OWNERS, Tool("kubectl"), Tool("helm"), lambda line: None)
+    if there:
+        yield made
+        return
 
     async def install() -> None:
         await made.install_hub()

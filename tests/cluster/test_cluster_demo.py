@@ -22,14 +22,11 @@ from syftmesh_standalone.demo.story import OWNERS
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[2]
-_VALUES = {
-    "syftmesh": ("charts/syftmesh/values-dev.yaml", "tests/chart/values-test.yaml"),
-    "datasite": ("charts/datasite/values-dev.yaml", "tests/cluster/values-site.yaml"),
-}
+Values = dict[str, tuple[Path, ...]]
 
 
-def command(*arguments: str) -> list[str]:
-    named = [f"--values={chart}={file}" for chart, files in _VALUES.items() for file in files]
+def command(values: Values, *arguments: str) -> list[str]:
+    named = [f"--values={chart}={file}" for chart, files in values.items() for file in files]
     return [sys.executable, "-m", "syftmesh.cli", "demo", "--cluster", *named, *arguments]
 
 
@@ -54,9 +51,11 @@ def volumes(prefix: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("on_cluster")
-def test_the_whole_story_holds_on_a_cluster_and_leaves_nothing_there(tmp_path: Path) -> None:
+def test_the_whole_story_holds_on_a_cluster_and_leaves_nothing_there(
+    tmp_path: Path, chart_values: Values
+) -> None:
     done = subprocess.run(
-        command("--json", "--prefix=demowhole"),
+        command(chart_values, "--json", "--prefix=demowhole"),
         cwd=ROOT,
         env=environment(tmp_path),
         capture_output=True,
@@ -84,9 +83,9 @@ def test_the_whole_story_holds_on_a_cluster_and_leaves_nothing_there(tmp_path: P
 
 
 @pytest.mark.usefixtures("on_cluster")
-def test_ctrl_c_takes_everything_away(tmp_path: Path) -> None:
+def test_ctrl_c_takes_everything_away(tmp_path: Path, chart_values: Values) -> None:
     process = subprocess.Popen(
-        command("--json", "--prefix=demoend"),
+        command(chart_values, "--json", "--prefix=demoend"),
         cwd=ROOT,
         env=environment(tmp_path),
         stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from syftmesh_core.errors import Internal, MeshError, WrongState
 from syftmesh_core.parallel import in_parallel
 
 from syftmesh_standalone.demo.cluster.kubectl import Tool
-from syftmesh_standalone.demo.step import Tell
+from syftmesh_standalone.demo.step import Tell, steadily
 
 HUB: Final = "hub"
 """Name of the hub's release, and so of its objects."""
@@ -23,6 +24,7 @@ NAMESPACE_TAKEN: Final = "NAMESPACE_TAKEN"
 _JOIN_SECRET: Final = "demo-join"  # noqa: S105 - a name
 _INSTALL_S: Final = 300
 _GONE_S: Final = 180
+_TOKEN_S: Final = 60.0
 _LABELS: Final = {
     "pod-security.kubernetes.io/enforce": "restricted",
     "app.kubernetes.io/part-of": "syftmesh-demo",
@@ -127,9 +129,16 @@ class Installation:
         await self._install(SITE, namespace, "datasite", values)
 
     async def join_token(self, email: str) -> str:
-        """Return a one-time join token, made as the hub's operator does; raises as `Tool.run`."""
+        """Return a one-time join token, made as the hub's operator does, who tries again while the hub comes up.
+
+        Raises:
+            MeshError: As `Tool.run`; Internal (JOIN_TOKEN_MISSING): what was written is no token.
+        """
         words = ("syftmesh", "site", "token", "create", "--email", email, "--label", "profile", "--quiet")
-        token = (await self.kubectl.run(*self._admin, *words)).decode().strip()
+        written = await steadily(
+            partial(self.kubectl.run, *self._admin, *words), try_s=_TOKEN_S, within_s=_TOKEN_S
+        )
+        token = written.decode().strip()
         if not token or len(token.split()) != 1:
             raise Internal("the hub's operator was given no join token", reason="JOIN_TOKEN_MISSING")
         return token
