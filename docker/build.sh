@@ -10,6 +10,8 @@ services=(identity sync permissions crypto router gateway superlink agent runner
 names=("$@")
 [ ${#names[@]} -gt 0 ] && [ "${names[*]}" != all ] || names=("${services[@]}" job proxy)
 mkdir -p "$out"
+exec 9> "$out/.lock"
+flock 9 # two builds at once would do the same work twice
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -48,6 +50,11 @@ git ls-files -z --cached --others --exclude-standard -- requirements docker prot
   | tar --null --create --files-from - | tar --extract --directory "$context"
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' libs/core/pyproject.toml)
 
+declare -A needs=()
+for name in "${names[@]}"; do
+  case "$name" in job | proxy) ;; *) needs[$name]=$("${PYTHON:-python3}" docker/member.py --needs "$name") ;; esac
+done
+
 inputs() { # NAME: the paths that its image is made of
   case "$1" in
     proxy) echo docker/proxy.Dockerfile docker/proxy.conf docker/rootfs.py ;;
@@ -57,7 +64,7 @@ inputs() { # NAME: the paths that its image is made of
       ;;
     *)
       echo docker/{service.Dockerfile,rootfs.py,package.sh,member.py,service.py,health.py}
-      echo requirements/{bootstrap,build,"$1"}.lock protos libs services
+      echo requirements/{bootstrap,build,"$1"}.lock "${needs[$1]}"
       ;;
   esac
 }
@@ -109,12 +116,15 @@ build() { # NAME
       --pull-never --timestamp 315532800 --ignorefile "$context/$file.dockerignore" --iidfile "$scratch/$name.id"
     )
   fi
-  local log=$out/$name.log
-  if ! "${command[@]}" "${arguments[@]}" > "$log" 2>&1; then
-    tail -n 40 "$log" >&2
-    echo "images: $name was not built; the whole log is $log" >&2
-    return 1
-  fi
+  local log=$out/$name.log attempt
+  for attempt in 1 2 3; do
+    if "${command[@]}" "${arguments[@]}" > "$log" 2>&1; then return 0; fi
+    # Somebody else took a layer out of buildah's store while it was compared with: look again.
+    grep -q 'layer not known' "$log" || break
+  done
+  tail -n 40 "$log" >&2
+  echo "images: $name was not built; the whole log is $log" >&2
+  return 1
 }
 
 bill() { # NAME: write the bill of materials of its image

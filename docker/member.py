@@ -2,6 +2,8 @@
 
 ``python member.py WORKSPACE OUT`` (an interpreter with hatchling) leaves one root a service, ``OUT/<service>``,
 compiled, with the entry points ``service`` and ``health``. What is equal in two services is one file with two names.
+
+``python3 member.py --needs SERVICE`` prints the folders of the members that a service is made of.
 """
 
 from __future__ import annotations
@@ -15,8 +17,6 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-
-from hatchling.builders.wheel import WheelBuilder
 
 UV, PYTHON = "/opt/uv/bin/uv", "/opt/venv/bin/python"
 TOOLS = ("syftmesh", "syftmesh-cluster")
@@ -48,6 +48,8 @@ def closure(roots: tuple[str, ...], members: dict[str, Path]) -> set[str]:
 
 def install(name: str, folder: Path, scratch: Path) -> Path:
     """Build the wheel of a member, install it below a folder of its own and compile it; return the folder."""
+    from hatchling.builders.wheel import WheelBuilder
+
     wheel = next(WheelBuilder(str(folder)).build(directory=str(scratch / "wheels"), versions=["standard"]))
     root = scratch / name
     prefix = root / "opt/venv"
@@ -65,14 +67,17 @@ def install(name: str, folder: Path, scratch: Path) -> Path:
     return root
 
 
-def main() -> None:
-    """Lay out all services and the tools."""
-    workspace, out = Path(sys.argv[1]), Path(sys.argv[2])
+def services_of(members: dict[str, Path]) -> dict[str, tuple[str, ...]]:
+    """Return the members that each service, and the tools, begin with."""
+    return {f.name: (n,) for n, f in members.items() if f.parent.name == "services"} | {"tools": TOOLS}
+
+
+def lay_out(workspace: Path, out: Path) -> None:
+    """Leave the root of each service, and of the tools, below `out`."""
     scratch = out.with_name(f"{out.name}-members")
     members = projects(workspace)
     installed = {name: install(name, folder, scratch) for name, folder in members.items()}
-    services = {f.name: (n,) for n, f in members.items() if f.parent.name == "services"} | {"tools": TOOLS}
-    for service, roots in services.items():
+    for service, roots in services_of(members).items():
         for name in sorted(closure(roots, members)):
             shutil.copytree(installed[name], out / service, copy_function=os.link, dirs_exist_ok=True)
         for program in PROGRAMS:
@@ -80,6 +85,15 @@ def main() -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(Path(__file__).with_name(f"{program}.py"), target)
             target.chmod(0o755)
+
+
+def main() -> None:
+    """Read the command line."""
+    if sys.argv[1] == "--needs":
+        members = projects(Path())
+        print(*sorted(str(members[name]) for name in closure(services_of(members)[sys.argv[2]], members)))
+    else:
+        lay_out(Path(sys.argv[1]), Path(sys.argv[2]))
 
 
 if __name__ == "__main__":

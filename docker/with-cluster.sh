@@ -39,5 +39,5 @@ if ! "$local_cluster" exec true 2>/dev/null; then
 	"$local_cluster" up --nodes 2
 fi
 # Built out here: the cluster's own network has no way out.
-if [ -n "$images" ]; then make --no-print-directory images; fi
+if [ -n "$images" ]; then make --no-print-directory images images-load; fi
 "$local_cluster" exec "$@"
