@@ -120,6 +120,7 @@ class ServingLoop:
             MeshError: The hub refuses this device for good (Unauthenticated, PermissionDenied).
         """
         self._epoch = await asyncio.to_thread(self._inbox.highest_epoch)
+        failure: MeshError | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
@@ -137,7 +138,9 @@ class ServingLoop:
                 for task in keeping:
                     task.cancel()
         except* MeshError as group:
-            raise _first(group) from None
+            failure = _first(group)
+        if failure is not None:
+            raise failure
 
     async def _stay_connected(self) -> None:
         pause_s, refused = _FIRST_PAUSE_S, 0
@@ -164,6 +167,7 @@ class ServingLoop:
         stream = self._session.rpc.Serve()
         self._out = asyncio.Queue()
         hello = rpc.ServeRequest.Hello(site=self._site, apps=sorted(self._apps), highest_epoch=self._epoch)
+        failure: MeshError | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 with suppress(asyncio.InvalidStateError):  # the stream has ended; its reader says why
@@ -173,9 +177,11 @@ class ServingLoop:
                     await self._take(frame)
                 writing.cancel()
         except* MeshError as group:
-            raise _first(group) from None
+            failure = _first(group)
         finally:
             stream.cancel()
+        if failure is not None:
+            raise failure
 
     async def _write(self, stream: Any) -> None:
         out = self._out
