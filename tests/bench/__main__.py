@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import call, crypto, flower, kubernetes, permission, sandbox, startup
+from bench import call, cluster, crypto, flower, image, kubernetes, permission, sandbox, startup
 from bench.measure import MIN_PAIRS, Row, machine, table, write_json
 
 Bench = Callable[[Path, int], Coroutine[Any, Any, list[Row]]]
@@ -30,13 +30,19 @@ BENCHES: Final[dict[str, Bench]] = {
     "flower": flower.rounds,
     "up": startup.up,
     "demo": startup.demo,
+    "cluster": cluster.cluster,
+    "cluster-demo": cluster.demo,
+    "images": image.sizes,
 }
+
+WHEN_NAMED: Final = ("kubernetes", "cluster", "cluster-demo", "images")
+"""These need a cluster, or images that were built."""
 
 
 def main() -> int:
     """Run what is asked for and return the exit code: 1 when a bench could not run."""
     arguments = _parser().parse_args()
-    names = arguments.only or list(BENCHES)
+    names = arguments.only or [name for name in BENCHES if name not in WHEN_NAMED]
     rows: list[Row] = []
     failed: list[str] = []
     for name in names:
@@ -47,16 +53,19 @@ def main() -> int:
         except Exception:  # noqa: BLE001 - one bench that cannot run must not hide the others
             traceback.print_exc()
             failed.append(name)
-    _tell(rows, failed, arguments.out)
+    left = () if arguments.only else WHEN_NAMED
+    _tell(rows, failed, left, arguments.out)
     return int(bool(failed))
 
 
-def _tell(rows: Sequence[Row], failed: Sequence[str], out: Path) -> None:
+def _tell(rows: Sequence[Row], failed: Sequence[str], left: Sequence[str], out: Path) -> None:
     about = ", ".join(f"{name} {value}" for name, value in machine().items())
     sys.stdout.write(f"{table(rows)}\n\nmachine: {about}\n")
     write_json(out, rows)
     missed = [row.what for row in rows if row.verdict == "missed"]
     sys.stdout.write(f"missed: {'; '.join(missed) or 'nothing'}\n")
+    if left:
+        sys.stdout.write(f"not run, for they need a cluster or images: --only {' --only '.join(left)}\n")
     if failed:
         sys.stdout.write(f"could not run: {', '.join(failed)}\n")
 

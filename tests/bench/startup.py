@@ -52,13 +52,26 @@ async def up(folder: Path, count: int) -> list[Row]:
 
 async def demo(folder: Path, _count: int) -> list[Row]:
     """Run the demo, once to warm up and then some times more; its own steps are shown."""
-    await _demo(folder / "demo.log")
-    runs = [await _demo(folder / "demo.log") for _ in range(DEMO_RUNS)]
-    rows = [alone("demo, warm", "s", [wall_s for wall_s, _ in runs], DEMO_S)]
+    await run_demo(folder / "demo.log")
+    runs = [await run_demo(folder / "demo.log") for _ in range(DEMO_RUNS)]
+    return demo_rows("demo", runs, DEMO_S)
+
+
+def demo_rows(
+    name: str, runs: Sequence[tuple[float, Sequence[dict[str, Any]]]], limit: float | None
+) -> list[Row]:
+    """Return the rows of runs of the demo: the whole, and its steps.
+
+    Args:
+        name: What the demo is called.
+        runs: From `run_demo`.
+        limit: Upper bound of the whole in seconds.
+    """
+    rows = [alone(f"{name}, warm", "s", [wall_s for wall_s, _ in runs], limit)]
     for step in runs[0][1]:
         number = step["number"]
         seconds = [other["seconds"] for _, steps in runs for other in steps if other["number"] == number]
-        rows.append(alone(f"demo, step {number}: {step['title']}", "s", seconds, None))
+        rows.append(alone(f"{name}, step {number}: {step['title']}", "s", seconds, None))
     return rows
 
 
@@ -109,14 +122,26 @@ def _pss_bytes(process: psutil.Process) -> int:
         return 0
 
 
-async def _demo(log: Path) -> tuple[float, Sequence[dict[str, Any]]]:
+async def run_demo(
+    log: Path, *arguments: str, timeout_s: float = DEMO_TIMEOUT_S
+) -> tuple[float, Sequence[dict[str, Any]]]:
+    """Return how many seconds a demo took from its start to its end, and its steps.
+
+    Args:
+        log: Takes what it tells.
+        arguments: Further ones.
+        timeout_s: Longest time.
+
+    Raises:
+        ChildFailed: It failed; with its last words.
+    """
     started = time.monotonic()
     with log.open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            program("syftmesh"), "demo", "--json", stdout=asyncio.subprocess.PIPE, stderr=errors
+            program("syftmesh"), "demo", "--json", *arguments, stdout=asyncio.subprocess.PIPE, stderr=errors
         )
     try:
-        async with asyncio.timeout(DEMO_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             output, _ = await process.communicate()
     finally:
         await end(process)
