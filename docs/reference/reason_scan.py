@@ -56,6 +56,7 @@ OTHER_VOCABULARY = frozenset(
         "MockRun",  # SDK: how code ended on a mock
         "Finding",  # review and release: rules of the scanners
         "RunOutcome",  # executor: how a run ended, an enum of its own
+        "Judgement",  # executor: the same, as read from a pod
     }
 )
 """Types whose `reason` is not an error reason."""
@@ -65,6 +66,9 @@ NOT_RAISED = frozenset(
     {
         ("syftmesh_executor.output", "refuse"),
         ("syftmesh_executor.sandbox", "end"),
+        ("syftmesh_executor.kubernetes.collect", "_refuse"),
+        ("syftmesh_executor.kubernetes.run", "tell"),
+        ("syftmesh_executor.pod.launch", "_end"),
         ("syftmesh.run", "cancel"),
         ("syftmesh.blocking_run", "cancel"),
     }

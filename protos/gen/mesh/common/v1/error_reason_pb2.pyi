@@ -112,6 +112,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The service is starting: ask again in a moment."""
     ERROR_REASON_PAGE_INVALID: _ErrorReason.ValueType  # 124
     """The page size is negative, or the page token was not given out: begin at the first page."""
+    ERROR_REASON_BUS_LOST: _ErrorReason.ValueType  # 125
+    """The message bus ended this connection for good, so the process ends and is started again: look at why the
+    bus refuses it.
+    """
+    ERROR_REASON_BUS_UNTRUSTED: _ErrorReason.ValueType  # 126
+    """The message bus and this service do not accept each other's certificates, or the bus speaks no TLS: look at
+    the TLS files of both.
+    """
+    ERROR_REASON_PEER_REFUSED: _ErrorReason.ValueType  # 127
+    """The caller's certificate bears none of the names that this service takes calls from: come through the hub's
+    one port.
+    """
+    ERROR_REASON_TLS_FILES_INVALID: _ErrorReason.ValueType  # 128
+    """Certificate, key or authority files are missing, damaged, or not of each other: correct the files named."""
     ERROR_REASON_TOKEN_MISSING: _ErrorReason.ValueType  # 200
     """==== 200-299: Logins, tokens and devices.
 
@@ -167,6 +181,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A record of the identity service is damaged: restore it from a backup."""
     ERROR_REASON_SIGNING_KEY_DAMAGED: _ErrorReason.ValueType  # 222
     """The identity service's signing key cannot be read: restore it, or remove it, which ends all logins."""
+    ERROR_REASON_ADMIN_SOCKET_LIMITED: _ErrorReason.ValueType  # 223
+    """The operator's socket serves join tokens and the list of sites only: use a login for all else."""
     ERROR_REASON_PRINCIPAL_INVALID: _ErrorReason.ValueType  # 300
     """==== 300-399: Names, paths, rules and permissions.
 
@@ -374,6 +390,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A file is not the table that its name says."""
     ERROR_REASON_TABLE_UNKNOWN: _ErrorReason.ValueType  # 546
     """A file of this kind is not read as a table: read its bytes."""
+    ERROR_REASON_OBJECT_STORE_UNTRUSTED: _ErrorReason.ValueType  # 547
+    """The object store's certificate is not from an authority that this service knows: name it in S3_CA_FILE."""
     ERROR_REASON_ENVELOPE_INVALID: _ErrorReason.ValueType  # 600
     """==== 600-699: Calls.
 
@@ -538,6 +556,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The lineage of results is damaged: ask the site's owner to release them again."""
     ERROR_REASON_DATASET_MISSING: _ErrorReason.ValueType  # 746
     """A job names no dataset: name one."""
+    ERROR_REASON_RUNTIME_UNKNOWN: _ErrorReason.ValueType  # 747
+    """Which image jobs run in is not known yet: the isolation probe has not passed, so look at `syftmesh doctor`."""
+    ERROR_REASON_JOB_NOT_STARTED: _ErrorReason.ValueType  # 748
+    """The cluster did not start the pod of a job in time; the message says what it waits for: room, an image, a
+    volume.
+    """
     ERROR_REASON_SETTING_INVALID: _ErrorReason.ValueType  # 800
     """==== 800-899: State folders, settings, processes and the embedded mesh.
 
@@ -654,6 +678,20 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The recovery phrase cannot be written to the file named: name another one."""
     ERROR_REASON_CLIENT_CLOSED: _ErrorReason.ValueType  # 925
     """A client was closed, or is opened a second time: connect again."""
+    ERROR_REASON_SERVER_UNTRUSTED: _ErrorReason.ValueType  # 926
+    """The certificate of the hub does not prove that it is the hub: give its authority with --ca-file, or do not
+    go on.
+    """
+    ERROR_REASON_SERVER_DOWNGRADE: _ErrorReason.ValueType  # 927
+    """A hub that was reached by TLS sends its clients to a place without: nothing was sent there; ask its
+    operator.
+    """
+    ERROR_REASON_CA_FILE_MISSING: _ErrorReason.ValueType  # 928
+    """The file with the hub's authority cannot be read: correct the path."""
+    ERROR_REASON_CA_FILE_INVALID: _ErrorReason.ValueType  # 929
+    """The file with the hub's authority holds no certificates, or a private key beside them: ask for the
+    certificate alone.
+    """
     ERROR_REASON_RUN_INVALID: _ErrorReason.ValueType  # 1000
     """==== 1000-1099: Federated runs.
     A field of a run or proposal makes no run: metadata `field` names it.
@@ -772,6 +810,75 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Flower's own login is not offered here: use `syftmesh login --flwr`."""
     ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 1057
     """The token is none of a page of this list: begin anew without one."""
+    ERROR_REASON_CLUSTER_UNREACHABLE: _ErrorReason.ValueType  # 1100
+    """==== 1100-1199: Clusters: installation, certificates, checks, the API of Kubernetes.
+
+    The API server of Kubernetes does not answer: look at the network policy of this pod and at the cluster.
+    """
+    ERROR_REASON_CLUSTER_RIGHTS_MISSING: _ErrorReason.ValueType  # 1101
+    """The service account lacks a right; the message names verb and resource: install the chart with rbac.create,
+    or grant it.
+    """
+    ERROR_REASON_CLUSTER_REFUSED: _ErrorReason.ValueType  # 1102
+    """The API server does not take what was asked of it: is it of a version that knows user namespaces, are the
+    settings right?
+    """
+    ERROR_REASON_CLUSTER_OBJECT_UNKNOWN: _ErrorReason.ValueType  # 1103
+    """The cluster has no such object."""
+    ERROR_REASON_CLUSTER_OBJECT_MISSING: _ErrorReason.ValueType  # 1104
+    """An object that the installation needs is not there: install it anew."""
+    ERROR_REASON_CLUSTER_TOOL_FAILED: _ErrorReason.ValueType  # 1105
+    """kubectl or helm ended with an error; the message says what it wrote."""
+    ERROR_REASON_POD_NOT_READY: _ErrorReason.ValueType  # 1106
+    """The container does not run yet, or no more."""
+    ERROR_REASON_NOT_IN_CLUSTER: _ErrorReason.ValueType  # 1107
+    """This program was not started in a pod with a service account: name a folder with --folder instead."""
+    ERROR_REASON_NAMESPACE_TAKEN: _ErrorReason.ValueType  # 1108
+    """A namespace of the demo is there and not empty: name other ones, or remove it."""
+    ERROR_REASON_VALUES_INVALID: _ErrorReason.ValueType  # 1109
+    """An option that names a file of values for a chart does not: write CHART=FILE."""
+    ERROR_REASON_CONSOLE_AWAY: _ErrorReason.ValueType  # 1110
+    """The console of a site does not answer: its pod is being replaced."""
+    ERROR_REASON_CONSOLE_FAULT: _ErrorReason.ValueType  # 1111
+    """The console of a site cannot do what was asked."""
+    ERROR_REASON_LINE_INVALID: _ErrorReason.ValueType  # 1112
+    """A console answered a line that is none of its protocol."""
+    ERROR_REASON_METHOD_UNKNOWN: _ErrorReason.ValueType  # 1113
+    """The client has no such method."""
+    ERROR_REASON_INSTALLATION_DAMAGED: _ErrorReason.ValueType  # 1114
+    """A source file of the product is missing: install it anew."""
+    ERROR_REASON_RECOVERY_FILE_MISSING: _ErrorReason.ValueType  # 1115
+    """The file of a recovery phrase is not there."""
+    ERROR_REASON_BOOTSTRAP_PLAN_INVALID: _ErrorReason.ValueType  # 1116
+    """The document of what secrets to make is wrong at the place named."""
+    ERROR_REASON_CA_DAMAGED: _ErrorReason.ValueType  # 1117
+    """Certificate or key of the hub's own authority cannot be used: restore the Secret, or delete both and
+    install anew.
+    """
+    ERROR_REASON_CA_INCOMPLETE: _ErrorReason.ValueType  # 1118
+    """The hub's authority has a certificate without its key: give both."""
+    ERROR_REASON_PASSWORD_UNUSABLE: _ErrorReason.ValueType  # 1119
+    """A password that was given has characters that the bus cannot be told: choose letters and digits."""
+    ERROR_REASON_SECRET_BUSY: _ErrorReason.ValueType  # 1120
+    """A Secret is being changed by others all the time: try again."""
+    ERROR_REASON_SECRET_CHANGED: _ErrorReason.ValueType  # 1121
+    """A Secret was changed between reading and writing: it is read again."""
+    ERROR_REASON_SECRET_MISSING: _ErrorReason.ValueType  # 1122
+    """A Secret of the chart is not there: install or upgrade the release."""
+    ERROR_REASON_FOLDER_UNUSABLE: _ErrorReason.ValueType  # 1123
+    """The folder for the secrets cannot be used: give another, or mend its owner."""
+    ERROR_REASON_STORE_NOT_CONFORMANT: _ErrorReason.ValueType  # 1124
+    """The object store does not keep what files and journals rely on; the checks named failed: use another store."""
+    ERROR_REASON_STORE_REFUSED: _ErrorReason.ValueType  # 1125
+    """The object store does not accept the keys it was given."""
+    ERROR_REASON_BUS_NOT_CONFORMANT: _ErrorReason.ValueType  # 1126
+    """The message bus failed the checks named: correct its configuration."""
+    ERROR_REASON_BUS_NOT_ENCRYPTED: _ErrorReason.ValueType  # 1127
+    """The message bus is addressed without mutual TLS: give a tls:// address and the TLS files."""
+    ERROR_REASON_BUS_INCOMPLETE: _ErrorReason.ValueType  # 1128
+    """Fewer servers of the message bus answer than there should be, or they have no leader."""
+    ERROR_REASON_JETSTREAM_AWAY: _ErrorReason.ValueType  # 1129
+    """JetStream does not answer this user."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """ErrorReason are the values of ErrorInfo.reason, without the prefix. Each range of a hundred numbers belongs to one
@@ -869,6 +976,20 @@ ERROR_REASON_STARTING: ErrorReason.ValueType  # 123
 """The service is starting: ask again in a moment."""
 ERROR_REASON_PAGE_INVALID: ErrorReason.ValueType  # 124
 """The page size is negative, or the page token was not given out: begin at the first page."""
+ERROR_REASON_BUS_LOST: ErrorReason.ValueType  # 125
+"""The message bus ended this connection for good, so the process ends and is started again: look at why the
+bus refuses it.
+"""
+ERROR_REASON_BUS_UNTRUSTED: ErrorReason.ValueType  # 126
+"""The message bus and this service do not accept each other's certificates, or the bus speaks no TLS: look at
+the TLS files of both.
+"""
+ERROR_REASON_PEER_REFUSED: ErrorReason.ValueType  # 127
+"""The caller's certificate bears none of the names that this service takes calls from: come through the hub's
+one port.
+"""
+ERROR_REASON_TLS_FILES_INVALID: ErrorReason.ValueType  # 128
+"""Certificate, key or authority files are missing, damaged, or not of each other: correct the files named."""
 ERROR_REASON_TOKEN_MISSING: ErrorReason.ValueType  # 200
 """==== 200-299: Logins, tokens and devices.
 
@@ -924,6 +1045,8 @@ ERROR_REASON_RECORD_DAMAGED: ErrorReason.ValueType  # 221
 """A record of the identity service is damaged: restore it from a backup."""
 ERROR_REASON_SIGNING_KEY_DAMAGED: ErrorReason.ValueType  # 222
 """The identity service's signing key cannot be read: restore it, or remove it, which ends all logins."""
+ERROR_REASON_ADMIN_SOCKET_LIMITED: ErrorReason.ValueType  # 223
+"""The operator's socket serves join tokens and the list of sites only: use a login for all else."""
 ERROR_REASON_PRINCIPAL_INVALID: ErrorReason.ValueType  # 300
 """==== 300-399: Names, paths, rules and permissions.
 
@@ -1131,6 +1254,8 @@ ERROR_REASON_TABLE_DAMAGED: ErrorReason.ValueType  # 545
 """A file is not the table that its name says."""
 ERROR_REASON_TABLE_UNKNOWN: ErrorReason.ValueType  # 546
 """A file of this kind is not read as a table: read its bytes."""
+ERROR_REASON_OBJECT_STORE_UNTRUSTED: ErrorReason.ValueType  # 547
+"""The object store's certificate is not from an authority that this service knows: name it in S3_CA_FILE."""
 ERROR_REASON_ENVELOPE_INVALID: ErrorReason.ValueType  # 600
 """==== 600-699: Calls.
 
@@ -1295,6 +1420,12 @@ ERROR_REASON_LINEAGE_INVALID: ErrorReason.ValueType  # 745
 """The lineage of results is damaged: ask the site's owner to release them again."""
 ERROR_REASON_DATASET_MISSING: ErrorReason.ValueType  # 746
 """A job names no dataset: name one."""
+ERROR_REASON_RUNTIME_UNKNOWN: ErrorReason.ValueType  # 747
+"""Which image jobs run in is not known yet: the isolation probe has not passed, so look at `syftmesh doctor`."""
+ERROR_REASON_JOB_NOT_STARTED: ErrorReason.ValueType  # 748
+"""The cluster did not start the pod of a job in time; the message says what it waits for: room, an image, a
+volume.
+"""
 ERROR_REASON_SETTING_INVALID: ErrorReason.ValueType  # 800
 """==== 800-899: State folders, settings, processes and the embedded mesh.
 
@@ -1411,6 +1542,20 @@ ERROR_REASON_RECOVERY_FILE_UNUSABLE: ErrorReason.ValueType  # 924
 """The recovery phrase cannot be written to the file named: name another one."""
 ERROR_REASON_CLIENT_CLOSED: ErrorReason.ValueType  # 925
 """A client was closed, or is opened a second time: connect again."""
+ERROR_REASON_SERVER_UNTRUSTED: ErrorReason.ValueType  # 926
+"""The certificate of the hub does not prove that it is the hub: give its authority with --ca-file, or do not
+go on.
+"""
+ERROR_REASON_SERVER_DOWNGRADE: ErrorReason.ValueType  # 927
+"""A hub that was reached by TLS sends its clients to a place without: nothing was sent there; ask its
+operator.
+"""
+ERROR_REASON_CA_FILE_MISSING: ErrorReason.ValueType  # 928
+"""The file with the hub's authority cannot be read: correct the path."""
+ERROR_REASON_CA_FILE_INVALID: ErrorReason.ValueType  # 929
+"""The file with the hub's authority holds no certificates, or a private key beside them: ask for the
+certificate alone.
+"""
 ERROR_REASON_RUN_INVALID: ErrorReason.ValueType  # 1000
 """==== 1000-1099: Federated runs.
 A field of a run or proposal makes no run: metadata `field` names it.
@@ -1529,4 +1674,73 @@ ERROR_REASON_LOGIN_ELSEWHERE: ErrorReason.ValueType  # 1056
 """Flower's own login is not offered here: use `syftmesh login --flwr`."""
 ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 1057
 """The token is none of a page of this list: begin anew without one."""
+ERROR_REASON_CLUSTER_UNREACHABLE: ErrorReason.ValueType  # 1100
+"""==== 1100-1199: Clusters: installation, certificates, checks, the API of Kubernetes.
+
+The API server of Kubernetes does not answer: look at the network policy of this pod and at the cluster.
+"""
+ERROR_REASON_CLUSTER_RIGHTS_MISSING: ErrorReason.ValueType  # 1101
+"""The service account lacks a right; the message names verb and resource: install the chart with rbac.create,
+or grant it.
+"""
+ERROR_REASON_CLUSTER_REFUSED: ErrorReason.ValueType  # 1102
+"""The API server does not take what was asked of it: is it of a version that knows user namespaces, are the
+settings right?
+"""
+ERROR_REASON_CLUSTER_OBJECT_UNKNOWN: ErrorReason.ValueType  # 1103
+"""The cluster has no such object."""
+ERROR_REASON_CLUSTER_OBJECT_MISSING: ErrorReason.ValueType  # 1104
+"""An object that the installation needs is not there: install it anew."""
+ERROR_REASON_CLUSTER_TOOL_FAILED: ErrorReason.ValueType  # 1105
+"""kubectl or helm ended with an error; the message says what it wrote."""
+ERROR_REASON_POD_NOT_READY: ErrorReason.ValueType  # 1106
+"""The container does not run yet, or no more."""
+ERROR_REASON_NOT_IN_CLUSTER: ErrorReason.ValueType  # 1107
+"""This program was not started in a pod with a service account: name a folder with --folder instead."""
+ERROR_REASON_NAMESPACE_TAKEN: ErrorReason.ValueType  # 1108
+"""A namespace of the demo is there and not empty: name other ones, or remove it."""
+ERROR_REASON_VALUES_INVALID: ErrorReason.ValueType  # 1109
+"""An option that names a file of values for a chart does not: write CHART=FILE."""
+ERROR_REASON_CONSOLE_AWAY: ErrorReason.ValueType  # 1110
+"""The console of a site does not answer: its pod is being replaced."""
+ERROR_REASON_CONSOLE_FAULT: ErrorReason.ValueType  # 1111
+"""The console of a site cannot do what was asked."""
+ERROR_REASON_LINE_INVALID: ErrorReason.ValueType  # 1112
+"""A console answered a line that is none of its protocol."""
+ERROR_REASON_METHOD_UNKNOWN: ErrorReason.ValueType  # 1113
+"""The client has no such method."""
+ERROR_REASON_INSTALLATION_DAMAGED: ErrorReason.ValueType  # 1114
+"""A source file of the product is missing: install it anew."""
+ERROR_REASON_RECOVERY_FILE_MISSING: ErrorReason.ValueType  # 1115
+"""The file of a recovery phrase is not there."""
+ERROR_REASON_BOOTSTRAP_PLAN_INVALID: ErrorReason.ValueType  # 1116
+"""The document of what secrets to make is wrong at the place named."""
+ERROR_REASON_CA_DAMAGED: ErrorReason.ValueType  # 1117
+"""Certificate or key of the hub's own authority cannot be used: restore the Secret, or delete both and
+install anew.
+"""
+ERROR_REASON_CA_INCOMPLETE: ErrorReason.ValueType  # 1118
+"""The hub's authority has a certificate without its key: give both."""
+ERROR_REASON_PASSWORD_UNUSABLE: ErrorReason.ValueType  # 1119
+"""A password that was given has characters that the bus cannot be told: choose letters and digits."""
+ERROR_REASON_SECRET_BUSY: ErrorReason.ValueType  # 1120
+"""A Secret is being changed by others all the time: try again."""
+ERROR_REASON_SECRET_CHANGED: ErrorReason.ValueType  # 1121
+"""A Secret was changed between reading and writing: it is read again."""
+ERROR_REASON_SECRET_MISSING: ErrorReason.ValueType  # 1122
+"""A Secret of the chart is not there: install or upgrade the release."""
+ERROR_REASON_FOLDER_UNUSABLE: ErrorReason.ValueType  # 1123
+"""The folder for the secrets cannot be used: give another, or mend its owner."""
+ERROR_REASON_STORE_NOT_CONFORMANT: ErrorReason.ValueType  # 1124
+"""The object store does not keep what files and journals rely on; the checks named failed: use another store."""
+ERROR_REASON_STORE_REFUSED: ErrorReason.ValueType  # 1125
+"""The object store does not accept the keys it was given."""
+ERROR_REASON_BUS_NOT_CONFORMANT: ErrorReason.ValueType  # 1126
+"""The message bus failed the checks named: correct its configuration."""
+ERROR_REASON_BUS_NOT_ENCRYPTED: ErrorReason.ValueType  # 1127
+"""The message bus is addressed without mutual TLS: give a tls:// address and the TLS files."""
+ERROR_REASON_BUS_INCOMPLETE: ErrorReason.ValueType  # 1128
+"""Fewer servers of the message bus answer than there should be, or they have no leader."""
+ERROR_REASON_JETSTREAM_AWAY: ErrorReason.ValueType  # 1129
+"""JetStream does not answer this user."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
