@@ -1,7 +1,7 @@
 """The few calls of the Kubernetes API that an executor makes, over the official client's connection.
 
 They are plain JSON: the client's classes of every kind of object are not needed. All of it blocks. The package
-is imported with the first object, for it takes a second and some 90 MB.
+is imported with the first object, for it takes about a second and 45 MB.
 """
 
 from __future__ import annotations
