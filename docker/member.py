@@ -59,6 +59,9 @@ def install(name: str, folder: Path, scratch: Path) -> Path:
     # Where the wheel lay and when is nobody's business, and would make every build another image.
     for note in [*prefix.rglob("uv_cache.json"), *prefix.rglob("direct_url.json")]:
         note.unlink()
+        record = note.with_name("RECORD")
+        lines = record.read_text().splitlines(keepends=True)
+        record.write_text("".join(line for line in lines if f"/{note.name}," not in line))
     if not compileall.compile_dir(
         root, quiet=1, stripdir=str(root), prependdir="/", workers=1,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
