@@ -820,8 +820,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     or grant it.
     """
     ERROR_REASON_CLUSTER_REFUSED: _ErrorReason.ValueType  # 1102
-    """The API server does not take what was asked of it: is it of a version that knows user namespaces, are the
-    settings right?
+    """The API server does not take what was asked of it: look whether its version knows user namespaces, and at the
+    settings.
     """
     ERROR_REASON_CLUSTER_OBJECT_UNKNOWN: _ErrorReason.ValueType  # 1103
     """The cluster has no such object."""
@@ -1684,8 +1684,8 @@ ERROR_REASON_CLUSTER_RIGHTS_MISSING: ErrorReason.ValueType  # 1101
 or grant it.
 """
 ERROR_REASON_CLUSTER_REFUSED: ErrorReason.ValueType  # 1102
-"""The API server does not take what was asked of it: is it of a version that knows user namespaces, are the
-settings right?
+"""The API server does not take what was asked of it: look whether its version knows user namespaces, and at the
+settings.
 """
 ERROR_REASON_CLUSTER_OBJECT_UNKNOWN: ErrorReason.ValueType  # 1103
 """The cluster has no such object."""
