@@ -2,7 +2,8 @@
 
 `cluster_recovery` sends this file into the console, whose image has none of it but what it imports. Each line of
 standard input is answered by one line of JSON: the name of a call begins a loop of it, ``run`` tells how many of its
-latest calls succeeded in a row, ``tell`` ends it and tells all of its samples.
+latest calls succeeded in a row, ``mark`` forgets what was before the latest success, ``tell`` ends the loop and tells
+its samples.
 """
 
 from __future__ import annotations
@@ -139,6 +140,12 @@ class Loop:
         failed = (number for number, (_, why) in enumerate(reversed(self.samples)) if why)
         return next(failed, len(self.samples))
 
+    def mark(self) -> None:
+        """Forget what was before the latest success."""
+        successes = [number for number, (_, why) in enumerate(self.samples) if not why]
+        if successes:
+            del self.samples[: successes[-1]]
+
     async def end(self) -> None:
         """End it; raises what is no failure of a call."""
         self.task.cancel()
@@ -199,6 +206,10 @@ async def _answer(calls: Calls) -> None:
     while line := (await asyncio.to_thread(sys.stdin.readline)).strip():
         if line == "run":
             _say(0 if loop is None else loop.in_a_row)
+        elif line == "mark":
+            if loop is not None:
+                loop.mark()
+            _say("marked")
         elif line == "tell":
             if loop is not None:
                 await loop.end()

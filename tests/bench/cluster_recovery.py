@@ -108,10 +108,13 @@ def interruption_s(samples: Sequence[tuple[float, str]]) -> float:
         samples: When each call ended (s), and why it failed, empty for one that succeeded.
 
     Raises:
-        NotBack: The first or the last call failed.
+        NotBack: The first call failed, or the latest five.
     """
-    if len(samples) < 2 or samples[0][1] or samples[-1][1]:
+    if len(samples) < 5 or samples[0][1] or all(why for _, why in samples[-5:]):
         raise NotBack("the calls neither began nor ended well")
+    # A failure that no success has followed yet is one of a bad moment: enough of them succeeded before it.
+    while samples[-1][1]:
+        samples = samples[:-1]
     times = [at_s for at_s, why in samples if not why]
     longest = max(later - earlier for earlier, later in pairwise(times))
     failed = [at_s for at_s, why in samples if why]
@@ -126,6 +129,7 @@ async def _recovery(made: Installation, probe: Probe, component: str, workload: 
     place = ("-n", made.options.hub_namespace)
     await probe.ask(call)
     await probe.steady()
+    await probe.ask("mark")
     selector = f"app.kubernetes.io/component={component},app.kubernetes.io/instance={HUB}"
     await made.kubectl.run("delete", "pod", *place, "-l", selector, timeout_s=LONGEST_S)
     await made.kubectl.run("rollout", "status", workload, *place, timeout_s=LONGEST_S)

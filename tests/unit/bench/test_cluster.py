@@ -86,17 +86,21 @@ def test_container_that_kubelet_does_not_know_yet_is_refused() -> None:
 def test_interruption_lasts_from_the_last_success_to_the_first_after_all_failures() -> None:
     samples = [(0.0, ""), (1.0, ""), (1.5, "AWAY"), (2.0, ""), (3.0, "AWAY"), (4.0, ""), (4.1, "")]
     assert interruption_s(samples) == 3.0
+    assert interruption_s([*samples, (9.0, "TIMEOUT")]) == 3.0
 
 
 def test_interruption_without_failure_is_the_longest_wait() -> None:
-    assert interruption_s([(0.0, ""), (1.0, ""), (3.5, ""), (4.0, "")]) == 2.5
+    assert interruption_s([(0.0, ""), (1.0, ""), (3.5, ""), (4.0, ""), (4.1, "")]) == 2.5
 
 
 def test_a_long_wait_beside_a_short_failure_counts() -> None:
-    assert interruption_s([(0.0, ""), (0.1, "AWAY"), (0.2, ""), (5.2, "")]) == 5.0
+    assert interruption_s([(0.0, ""), (0.1, "AWAY"), (0.2, ""), (5.2, ""), (5.3, "")]) == 5.0
 
 
-@pytest.mark.parametrize("samples", [[], [(0.0, "")], [(0.0, "AWAY"), (1.0, "")], [(0.0, ""), (1.0, "AWAY")]])
+GOOD, BAD = [(float(number), "") for number in range(5)], [(float(number), "AWAY") for number in range(5, 10)]
+
+
+@pytest.mark.parametrize("samples", [[], GOOD[:4], [(0.0, "AWAY"), *GOOD[1:]], [*GOOD, *BAD]])
 def test_calls_that_did_not_come_back_are_no_number(samples: list[tuple[float, str]]) -> None:
     with pytest.raises(NotBack):
         interruption_s(samples)
@@ -125,6 +129,8 @@ async def test_loop_keeps_why_calls_failed_and_counts_those_in_a_row() -> None:
         await loop.task
     assert [why for _, why in loop.samples] == ["", "HUB_AWAY", "", ""]
     assert loop.in_a_row == 2
+    loop.mark()
+    assert [why for _, why in loop.samples] == [""]
 
 
 def test_file_of_two_names_counts_once_and_links_do_not(tmp_path: Path) -> None:
