@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 TOOLS = f"{os.environ.get('IMAGE_REGISTRY', 'syftmesh')}/tools:{os.environ.get('IMAGE_TAG', 'dev')}"
@@ -130,3 +131,17 @@ def eventually(ask: Callable[[], T | None], within_s: float, what: str) -> T:
             return found
         assert time.monotonic() < deadline, f"{what} did not come within {within_s:.0f} s"
         time.sleep(0.5)
+
+
+@contextmanager
+def forwarded(namespace: str, service: str, port: int) -> Iterator[int]:
+    """Give a port of this machine, for the block, behind which a port of a Service is."""
+    command = ["kubectl", "port-forward", "-n", namespace, f"service/{service}", f":{port}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("Forwarding from 127.0.0.1:"), line + process.stdout.read()
+            yield int(line.removeprefix("Forwarding from 127.0.0.1:").split(" ")[0])
+        finally:
+            process.terminate()
