@@ -98,7 +98,7 @@ async def recoveries(made: Installation, owner: str, count: int) -> list[Row]:
             what = f"pod of {component} deleted, until {ASKED[call]!r} is answered again"
             rows.append(alone(what, "s", found, RECOVERY_S))
     restarts = await _restarts(made.kubectl, made.namespaces)
-    return [*rows, alone("containers that ended meanwhile of themselves", "", [restarts], 0.0)]
+    return [*rows, alone("ends of containers that nobody deleted", "ends", [restarts], 0.0)]
 
 
 def interruption_s(samples: Sequence[tuple[float, str]]) -> float:
@@ -147,10 +147,18 @@ async def _recovery(made: Installation, probe: Probe, component: str, workload: 
 
 async def _restarts(kubectl: Tool, namespaces: Sequence[str]) -> int:
     """Return how often kubelet had to start a container again."""
-    every = [await kubectl.json("get", "pods", "-n", name, "-o", "json") for name in namespaces]
-    pods = [pod for found in every for pod in found["items"]]
-    states = [state for pod in pods for state in pod["status"].get("containerStatuses", [])]
-    return sum(int(state["restartCount"]) for state in states)
+    count = 0
+    for namespace in namespaces:
+        found = await kubectl.json("get", "pods", "-n", namespace, "-o", "json")
+        for pod in found["items"]:
+            for state in pod["status"].get("containerStatuses", []):
+                if state["restartCount"]:
+                    ended_by = state.get("lastState", {}).get("terminated", {})
+                    why = f"{ended_by.get('reason')} {ended_by.get('exitCode')}"
+                    name = f"{pod['metadata']['name']}/{state['name']}"
+                    sys.stderr.write(f"  {name} ended {state['restartCount']} times, lately: {why}\n")
+                count += int(state["restartCount"])
+    return count
 
 
 @asynccontextmanager
