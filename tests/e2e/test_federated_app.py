@@ -217,7 +217,9 @@ def test_an_app_that_hangs_dies_or_eats_memory_costs_its_round_alone(faults: Wor
 
 def test_leaving_and_cancelling_end_apps_that_hang(faults: World) -> None:
     run, ended = faults.begin({1: {1: "hang"}, 0: {2: "hang"}}, rounds=2, minimum_sites=1)
-    until(lambda: faults.at_work(run, 1) and faults.tasks(ALICE, run), 60, "Bob's app hangs, Alice's answered")
+    until(
+        lambda: faults.at_work(run, 1) and faults.tasks(ALICE, run), 60, "Bob's app hangs, Alice's answered"
+    )
     assert _apps_at(faults, BOB)
     started = time.monotonic()
     assert faults.people[BOB].site.fl.leave(run.id, "patients ask").state == "withdrawn"

@@ -165,8 +165,10 @@ OLD = '[superlink.syftmesh]\naddress = "old:1"\n[superlink.syftmesh.options]\nnu
 
 @pytest.mark.parametrize("insecure", [False, True])
 def test_flower_trusts_the_hubs_own_authority_where_there_is_tls(
-    home: Path, tmp_path: Path, insecure: bool
-) -> None:  # noqa: FBT001
+    home: Path,
+    tmp_path: Path,
+    insecure: bool,  # noqa: FBT001
+) -> None:
     ca_file = tmp_path / "hub-ca.pem"
     path = write_connection(home, "new:2", insecure=insecure, federation=None, ca_file=ca_file)
     found = tomllib.loads(path.read_text())["superlink"]["syftmesh"]
