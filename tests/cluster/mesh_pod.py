@@ -60,6 +60,21 @@ def pods(namespace: str, **labels: str) -> list[dict[str, Any]]:
     return items
 
 
+def restarted(namespace: str) -> dict[str, str]:
+    """Return the last words of each container of a namespace that ended and was begun anew, by pod and name."""
+    return {
+        f"{pod['metadata']['name']}/{state['name']}": _last_words(state)
+        for pod in pods(namespace)
+        for state in pod["status"].get("containerStatuses", [])
+        if state["restartCount"]
+    }
+
+
+def _last_words(state: dict[str, Any]) -> str:
+    ended = state.get("lastState", {}).get("terminated", {})
+    return f"exit code {ended.get('exitCode')}: {ended.get('message', '')[-1000:]}"
+
+
 def inside(namespace: str, pod: str, container: str, program: str, *arguments: str) -> Any:
     """Run a Python program in a container that is there, and return the JSON that it prints."""
     place = ("exec", "-i", "-n", namespace, pod, "-c", container, "--", "python", "-", *arguments)
