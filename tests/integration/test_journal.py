@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import SystemClock
-from syftmesh_core.errors import DeadlineExceeded, IntegrityFailure
+from syftmesh_core.errors import DeadlineExceeded, IntegrityFailure, LimitExceeded
 from syftmesh_kit import subject, topology
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.journal import Journaler, JournalMetrics, read_journal, wait_journaled
@@ -137,6 +137,27 @@ async def test_an_absent_store_delays_the_journal_and_shows_as_lag(bus: Bus, str
         store.away = False
         await wait_journaled(bus, stream, 5, timeout_s=10)
     assert await numbers(store, stream) == list(range(5))
+
+
+async def test_a_bus_that_is_full_delays_the_journal_and_ends_nothing(
+    bus: Bus, store: S3ObjectStore, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = 0
+
+    async def is_full(self: Lease) -> bool:
+        nonlocal refused
+        refused += 1
+        raise LimitExceeded("The stream is full.", reason="STREAM_FULL")
+
+    await fill(bus, stream, 1, 3)
+    monkeypatch.setattr(Lease, "try_acquire", is_full)
+    async with asyncio.timeout(20), journaling(bus, store, stream):
+        while refused < 2:
+            await asyncio.sleep(0.05)
+        assert await numbers(store, stream) == []
+        monkeypatch.undo()
+        await wait_journaled(bus, stream, 3, timeout_s=10)
+    assert await numbers(store, stream) == [1, 2, 3]
 
 
 async def test_a_missing_object_is_a_gap_and_a_changed_one_is_corrupt(bus: Bus, stream: str) -> None:

@@ -20,6 +20,7 @@ from syftmesh_core.errors import (
     Conflict,
     DeadlineExceeded,
     IntegrityFailure,
+    LimitExceeded,
     MeshError,
     NotFound,
     Unavailable,
@@ -104,7 +105,8 @@ class Journaler:
                     if await self._lease.try_acquire():
                         self._log.info("journal.lease_taken", stream=self._stream, term=self._lease.term)
                         await self._work()
-                except (Unavailable, NotFound, Conflict) as error:
+                except (Unavailable, NotFound, Conflict, LimitExceeded) as error:
+                    # LimitExceeded: the bus is full and cannot even keep the lease; somebody has to make room.
                     self._log.warning("journal.paused", stream=self._stream, reason=error.reason)
                     # While nothing can be written the lag grows with time, whatever was seen last.
                     self._metrics.seconds.labels(self._stream).set(
