@@ -23,7 +23,9 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 PARTS = ("identity", "sync", "permissions", "crypto", "router", "superlink", "gateway", "nats", "store")
 PER_S = 1.0
 SILENT_S = 30.0
-"""Longest time without a success that is borne: a pod of each part, alone, has to be made and to come up."""
+"""Longest time without a success that is borne: of each part there is one pod, which has to be made and to come up."""
+ROLLED_S = 60.0
+"""The same where all are replaced at once, bus and store too."""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def is_ready(pod: dict[str, object]) -> bool:
     return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
-def tell(load: Load, what: str, since: float) -> None:
+def tell(load: Load, what: str, since: float, bound_s: float = SILENT_S) -> None:
     """Say how long nothing worked since a moment, and hold it against the bound."""
     load.wait_working(60)
     now = time.time()
@@ -57,7 +59,7 @@ def tell(load: Load, what: str, since: float) -> None:
     failed = dict(Counter(load.failures(since, now)))
     figures = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in silent.items())
     sys.stdout.write(f"{what}: longest without a success: {figures}; failed for good: {failed or 'none'}\n")
-    assert max(silent.values()) < SILENT_S, silent
+    assert max(silent.values()) < bound_s, silent
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -91,13 +93,13 @@ def test_an_upgrade_of_every_pod_and_its_rollback_go_on_under_load(
     chart = str(installed_mesh.options.charts / "syftmesh")
     given = ("--namespace", namespace, "--reuse-values", "--values", "-", "--wait", "--timeout", "240s")
     helm("upgrade", HUB, chart, *given, text=json.dumps(values))
-    tell(load, "helm upgrade of every pod", since)
+    tell(load, "helm upgrade of every pod", since, ROLLED_S)
     assert _log_level(namespace) == "debug"
     running = [pod for pod in pods(namespace, instance=HUB) if pod["status"]["phase"] == "Running"]
     assert not {pod["metadata"]["uid"] for pod in running} & before, "every pod was replaced"
     since = time.time()
     helm("rollback", HUB, str(revision), "--namespace", namespace, "--wait", "--timeout", "240s")
-    tell(load, "helm rollback", since)
+    tell(load, "helm rollback", since, ROLLED_S)
     assert _log_level(namespace) == "info"
     assert _revision(namespace) == revision + 2
 
