@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from syftmesh_cluster.storage_check import check_store
+from syftmesh_cluster.storage_check import PASSED_KEY, check_store
 from syftmesh_core.clock import SystemClock
 from syftmesh_core.errors import IntegrityFailure
 from syftmesh_kit.process import free_ports
@@ -62,8 +62,20 @@ async def test_a_store_that_conforms_is_accepted_and_left_clean(s3):
     lines = done.stdout.splitlines()
     assert lines[:-2] == [f"ok    {name}" for name in CHECKS]
     assert lines[-2].startswith("note  free-space: unknown")
-    assert [info.key async for info in S3ObjectStore(s3).list("check/")] == []
+    assert [info.key async for info in S3ObjectStore(s3).list("check/")] == [PASSED_KEY]
     assert s3.secret_key not in done.stdout
+
+
+async def test_a_store_that_passed_is_not_checked_again_where_once_is_enough(s3):
+    await S3ObjectStore(s3).delete(PASSED_KEY)
+    first = await asyncio.to_thread(program, s3, SYFTMESH_ONCE="true")
+    assert "ok    conditional-create" in first.stdout
+    again = await asyncio.to_thread(program, s3, SYFTMESH_ONCE="true")
+    assert (again.returncode, again.stdout.splitlines()) == (
+        0,
+        ["ok    bucket: syftmesh", "ok    passed before"],
+    )
+    assert "ok    conditional-create" in (await asyncio.to_thread(program, s3)).stdout
 
 
 def test_wrong_keys_are_told_at_once(s3):

@@ -23,6 +23,9 @@ class StorageCheckSettings(ServiceSettings, S3Settings):
     wait_s: float = Field(default=120.0, ge=0)
     """Seconds to wait for a store that is starting."""
 
+    once: bool = False
+    """Take a store that has passed the same checks before as it is: for a pod that starts again and again."""
+
 
 class BusCheckSettings(ServiceSettings):
     """What `bus_check` is told."""

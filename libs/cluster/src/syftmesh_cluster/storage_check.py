@@ -22,12 +22,15 @@ from syftmesh_cluster.settings import StorageCheckSettings
 from syftmesh_cluster.store_promise import Promise, PromiseBroken, StorePromises
 from syftmesh_cluster.store_request import StoreRequests
 
+PASSED_KEY: Final = "check/passed-1"
+"""An object in a store that has passed; its number rises with what is checked."""
+
 _PAUSE_S: Final = 1.0
 _REFUSALS: Final = (b"InvalidAccessKeyId", b"SignatureDoesNotMatch", b"AccessDenied")
 
 
-async def check_store(config: S3Config, clock: Clock, wait_s: float) -> None:
-    """Check the store and print one line per check.
+async def check_store(config: S3Config, clock: Clock, wait_s: float, *, once: bool = False) -> None:
+    """Check the store and print one line per check; with `once` not again when it passed before.
 
     Raises:
         IntegrityFailure: A check failed (STORE_NOT_CONFORMANT, metadata ``checks``).
@@ -40,10 +43,15 @@ async def check_store(config: S3Config, clock: Clock, wait_s: float) -> None:
     try:
         await _bucket(store, requests, clock, wait_s)
         say(f"ok    bucket: {config.bucket}")
+        if once and await store.head(PASSED_KEY) is not None:
+            say("ok    passed before")
+            return
         promises = StorePromises(store, requests, clock, f"check/{uuid7(clock)}/")
         failed = [promise.name for promise in promises.all() if not await _kept(promise)]
         await promises.clean()
         say("note  free-space: unknown, S3 has no request for it")
+        if not failed:
+            await store.put(PASSED_KEY, b"", create=False)
     finally:
         await requests.close()
     if failed:
@@ -119,7 +127,7 @@ def main() -> int:
 
     async def run() -> None:
         settings = load_settings(StorageCheckSettings)
-        await check_store(S3Config.of(settings), SystemClock(), settings.wait_s)
+        await check_store(S3Config.of(settings), SystemClock(), settings.wait_s, once=settings.once)
 
     return run_program(run)
 

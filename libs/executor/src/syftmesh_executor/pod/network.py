@@ -13,7 +13,7 @@ from pathlib import Path
 
 _DNS_PORT = 53
 _METADATA = ("169.254.169.254", 80)
-_ROUND_S = 0.3
+_ROUND_S = 0.1
 _GRACE_S = 6.0
 """How long a network that is only just being closed may take."""
 
