@@ -135,7 +135,8 @@ def test_a_site_is_made_once_and_its_token_joins_nobody_else(mesh: Any, tmp_path
     bob = Person(mesh.state, email)
     phrase = tmp_path / "phrase"
     first = bob.json("site", "init", "--email", email, "--recovery-out", str(phrase))
-    assert first == {"site": email, "server": mesh.server, "created": True, "account_created": True}
+    made = {"site": email, "server": mesh.server, "created": True, "account_created": True}
+    assert first == {**made, "invited": [], "is_local": True}
     again = bob.json("site", "init", "--email", email, "--recovery-out", str(phrase))
     assert (again["created"], again["account_created"]) == (False, False)
     assert {"site": email, "agent": False, "runner": False} in bob.json("site", "ls")["items"]
