@@ -109,7 +109,7 @@ class Service:
 
     async def until(self, name: str, status: int) -> None:
         """Wait until the health port says `status` of `name`."""
-        async with asyncio.timeout(20), grpc.aio.insecure_channel(self.health) as channel:
+        async with asyncio.timeout(60), grpc.aio.insecure_channel(self.health) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             while True:
                 try:
@@ -123,7 +123,7 @@ class Service:
                 await asyncio.sleep(0.05)
 
     async def until_logged(self, name: str) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not self.events(name):
                 await asyncio.sleep(0.05)
 
@@ -338,7 +338,7 @@ async def test_no_token_is_judged_before_keys_and_revocations_are_known(tmp_path
         return "some.token"
 
     async with hub.nats(), process(hub, "crypto", journal="false") as service:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not any(
                 line["service"] == "crypto" for line in service.events("service.readiness_changed")
             ):

@@ -98,7 +98,11 @@ def _api_error(error: nats.js.errors.APIError, where: dict[str, str]) -> MeshErr
             metadata=where,
         )
     if code in _STREAM_FULL or (error.description or "").startswith(("maximum", "insufficient")):
-        return LimitExceeded("The stream is full.", reason="STREAM_FULL", metadata=where)
+        return LimitExceeded(
+            "The hub's message bus is full. Its operator has to give it more room (nats.maxFileStore).",
+            reason="STREAM_FULL",
+            metadata=where,
+        )
     if code == _STREAM_NOT_FOUND or error.code == 404:
         return NotFound("There is no such stream or message.", reason="STREAM_MISSING", metadata=where)
     if error.code == 400:
