@@ -18,7 +18,7 @@ import pytest
 from syftmesh_core.errors import IntegrityFailure, NotFound, Unavailable
 from syftmesh_kit.durability import assert_sync_always
 from syftmesh_kit.native import NatsServer, SeaweedServer
-from syftmesh_kit.process import ChildProcess, find_binary, free_ports, is_free
+from syftmesh_kit.process import ChildProcess, find_binary, free_ports, is_free, with_parent_death
 from syftmesh_kit.s3 import S3ObjectStore
 
 pytestmark = pytest.mark.integration
@@ -146,6 +146,31 @@ asyncio.run(main())
     async with asyncio.timeout(5):
         while alive(pid) and not is_zombie(pid):
             await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("setpriv", [True, False], ids=["setpriv", "prctl"])
+def test_a_child_whose_parent_died_before_it_could_be_tied_to_it_does_not_begin(
+    tmp_path: Path,
+    setpriv: bool,  # noqa: FBT001
+) -> None:
+    begun = tmp_path / "begun"
+    # What ties the child comes late, as on a busy machine, and its parent is gone by then.
+    script = f"""
+import shutil, subprocess
+from syftmesh_kit.process import with_parent_death
+if not {setpriv}:
+    shutil.which = lambda name: None
+tied = with_parent_death(["/bin/sh", "-c", "touch {begun}"])
+subprocess.Popen(["/bin/sh", "-c", 'sleep 0.5; exec "$@"', "late", *tied])
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    time.sleep(1.5)
+    assert not begun.exists()
+
+
+def test_a_tied_child_begins_while_its_parent_lives(tmp_path: Path) -> None:
+    subprocess.run(with_parent_death(["/bin/sh", "-c", f"touch {tmp_path / 'begun'}"]), check=True)
+    assert (tmp_path / "begun").exists()
 
 
 def is_zombie(pid: int) -> bool:

@@ -109,7 +109,7 @@ class ChildProcess:
         output = os.open(self._log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *_with_parent_death(self._command),
+                *with_parent_death(self._command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -243,17 +243,21 @@ def _base_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
 
 
-def _with_parent_death(command: Sequence[str]) -> list[str]:
+def with_parent_death(command: Sequence[str]) -> list[str]:
+    """Return `command`, whose first word is a path, so that its process ends with this one, even by SIGKILL."""
     # PR_SET_PDEATHSIG is kept across exec of an ordinary program, so setpriv can set it without a preexec
-    # function, which is unsafe in a process with threads.
-    setpriv = shutil.which("setpriv")
+    # function, which is unsafe in a process with threads. A parent that died before it was set sends no signal
+    # any more: hence the look at who the parent is, afterwards.
+    setpriv, parent = shutil.which("setpriv"), str(os.getpid())
     if setpriv is None:
-        return [sys.executable, "-I", "-S", "-c", _PDEATH_SHIM, *command]
-    return [setpriv, "--pdeathsig", "KILL", "--", *command]
+        return [sys.executable, "-I", "-S", "-c", _PDEATH_SHIM, parent, *command]
+    return [setpriv, "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _PARENT_CHECK, parent, *command]
 
 
+_PARENT_CHECK: Final = 'test "$PPID" = "$0" || exit 1; unset PWD; exec "$@"'
 _PDEATH_SHIM: Final = (
     "import ctypes,os,sys;"
     f"ctypes.CDLL(None).prctl(1,{int(signal.SIGKILL)},0,0,0);"  # PR_SET_PDEATHSIG, prctl(2)
-    "os.execv(sys.argv[1],sys.argv[1:])"
+    "os.getppid()==int(sys.argv[1]) or sys.exit(1);"
+    "os.execv(sys.argv[2],sys.argv[2:])"
 )

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from syftmesh_core.errors import DeadlineExceeded, IntegrityFailure, NotFound, Unavailable
+from syftmesh_kit.process import with_parent_death
 
 TOOL_FAILED: Final = "CLUSTER_TOOL_FAILED"
 OBJECT_MISSING: Final = "CLUSTER_OBJECT_MISSING"
@@ -80,13 +81,8 @@ class Tool:
                 metadata={"program": self._command[0]},
                 hint="The demo on a cluster needs kubectl and helm on the PATH.",
             )
-        guard = shutil.which("setpriv")
-        death = [guard, "--pdeathsig", "KILL", "--"] if guard is not None else []
         return await asyncio.create_subprocess_exec(
-            *death,
-            name,
-            *self._command[1:],
-            *arguments,
+            *with_parent_death([name, *self._command[1:], *arguments]),
             stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
