@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -18,13 +19,12 @@ from chart_render import Program
 
 ROOT = Path(__file__).parents[2]
 _LOCAL_CLUSTER = Path(os.environ.get("SYFTMESH_LOCAL_CLUSTER", ROOT.parent / "shared/cluster/cluster"))
-_LOCAL_PROGRAMS = Path(os.environ.get("MESH_CLUSTER_CACHE", "/var/cache/mesh-cluster")) / "bin"
 
 
 @pytest.fixture(scope="session")
 def helm() -> Program:
     """Helm: ``helm("template", ...)`` gives its output; what it renders needs no cluster."""
-    candidates = (os.environ.get("HELM"), shutil.which("helm"), str(_LOCAL_PROGRAMS / "helm"))
+    candidates = (os.environ.get("HELM"), shutil.which("helm"), _local_helm())
     found = next((path for path in candidates if path and Path(path).is_file()), None)
     if found is None:
         pytest.skip("helm is neither in HELM, on the path, nor beside ../shared/cluster")
@@ -53,6 +53,15 @@ def scratch_namespace(kubectl: Program) -> Iterator[str]:
         yield name
     finally:
         kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _local_helm() -> str | None:
+    """Return the helm of the local cluster, which says where its programs are."""
+    if not _LOCAL_CLUSTER.is_file():
+        return None
+    said = subprocess.run([_LOCAL_CLUSTER, "env"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"PATH=([^:]+):", said)
+    return f"{found[1]}/helm" if found else None
 
 
 def _on_cluster() -> tuple[str, ...]:

@@ -224,8 +224,8 @@ def test_start_gives_a_service_its_passwords_from_files(tmp_path: Path, service:
 
 
 def test_proxy_is_told_what_the_chart_tells_it() -> None:
-    helm = shutil.which("helm") or "/var/cache/mesh-cluster/bin/helm"
-    if not Path(helm).exists():
+    helm = os.environ.get("HELM") or shutil.which("helm")
+    if helm is None:
         pytest.skip("helm is not here")
     chart = [helm, "template", "mesh", str(DOCKER.parent / "charts/syftmesh"), "--kube-version", "1.34.0"]
     given = ["--set", "hub.host=hub.example.org", "--show-only", "templates/gateway/config.yaml"]
