@@ -15,6 +15,7 @@ from syftmesh_core.errors import Unavailable, WrongState
 from syftmesh_executor import EndReason, Limits, RunLeft, RunSpec
 from syftmesh_executor.kubernetes import ClusterSettings
 from syftmesh_executor.kubernetes.api import ClusterApi
+from syftmesh_executor.port import ProbeReport
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "contract"))
 
@@ -34,7 +35,7 @@ def jobs() -> Iterator[str]:
 def ready(name: str, **fields: Any) -> ClusterExecutor:
     """Return an executor that need not be probed first."""
     made = ClusterExecutor(ClusterSettings(name, fields.pop("image", IMAGE), SITE, **fields))
-    made._probe_passed_s = made._clock.monotonic_s()
+    made._proof.take(ProbeReport(passed=True, checks=()))
     return made
 
 
@@ -321,7 +322,7 @@ async def test_a_cluster_without_a_policy_fails_the_probe_before_any_code_runs(m
         report = await executor.probe()
         assert [check.name for check in report.failures] == ["network_policy"]
         assert "api_server" in report.failures[0].detail
-        executor._probe_passed_s = executor._clock.monotonic_s()
+        executor._proof.take(ProbeReport(passed=True, checks=()))
         outcome = await executor.run(make_spec("print('ran')"))
         assert (outcome.reason, outcome.stdout) == (EndReason.ISOLATION_FAILED, b"")
         await executor.close()
@@ -353,7 +354,7 @@ async def test_rights_that_are_missing_are_named(jobs: str, tmp_path: Path, make
     place.write_text(json.dumps(config))
     settings = ClusterSettings(jobs, IMAGE, SITE)
     executor = ClusterExecutor(settings, connect=lambda: ClusterApi(jobs, str(place)))
-    executor._probe_passed_s = executor._clock.monotonic_s()
+    executor._proof.take(ProbeReport(passed=True, checks=()))
     with pytest.raises(Unavailable) as caught:
         await executor.run(make_spec(""))
     assert caught.value.reason == "CLUSTER_RIGHTS_MISSING"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from syftmesh_executor import Executor, ProcessExecutor, SandboxExecutor
 from syftmesh_executor.kubernetes import ClusterSettings
+from syftmesh_executor.port import ProbeReport
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -56,5 +57,5 @@ async def _on_cluster(request: pytest.FixtureRequest, probed: set[str]) -> Clust
         report = await made.probe()
         assert report.passed, report.failures
         probed.add(request.param)
-    made._probe_passed_s = made._clock.monotonic_s()
+    made._proof.take(ProbeReport(passed=True, checks=()))
     return made

@@ -12,13 +12,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
-import httpx
 import nats.errors
 from nats.js.errors import APIError
 from syftmesh_core.clock import Clock, SystemClock
 from syftmesh_core.errors import IntegrityFailure, MeshError, Unavailable
 from syftmesh_kit.bus import Bus
-from syftmesh_kit.durability import assert_sync_always
+from syftmesh_kit.durability import assert_sync_always, monitor_document
 from syftmesh_kit.settings import load_settings
 
 from syftmesh_cluster.program import log_quietly, run_program, say
@@ -126,7 +125,7 @@ class BusCheck:
     def _servers(self, url: str) -> Check:
         async def check() -> str:
             wanted = self._settings.nats_replicas
-            cluster = (await _get(f"{url}/jsz")).get("meta_cluster") or {}
+            cluster = (await monitor_document(f"{url}/jsz")).get("meta_cluster") or {}
             others = cluster.get("replicas") or []
             # Whether another server is current only the leader knows; who is gone all see.
             present = 1 + sum(not peer.get("offline") for peer in others)
@@ -138,17 +137,6 @@ class BusCheck:
             return f"{present} take part, {cluster['leader']} leads"
 
         return check
-
-
-async def _get(url: str) -> dict[str, Any]:
-    try:
-        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
-            answer: dict[str, Any] = (await client.get(url)).raise_for_status().json()
-            return answer
-    except (httpx.HTTPError, ValueError) as error:
-        raise Unavailable(
-            "The monitoring port of nats-server does not answer.", reason="BUS_UNREACHABLE"
-        ) from error
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from syftmesh_core.clock import Clock, SystemClock
-from syftmesh_core.errors import Unavailable, WrongState
+from syftmesh_core.errors import Unavailable
 
 from syftmesh_executor.cgroup import ControlGroup, GroupTree
 from syftmesh_executor.launch import Launcher, LaunchError, Sandbox
@@ -21,13 +21,13 @@ from syftmesh_executor.orphan import end_orphans
 from syftmesh_executor.output import OutputTooLargeError, collect_output
 from syftmesh_executor.port import EndReason, Finding, OutputFile, ProbeReport, RunOutcome, RunSpec
 from syftmesh_executor.probe import probe_isolation
+from syftmesh_executor.proof import Proof
 from syftmesh_executor.roster import Roster, unknown_run
 from syftmesh_executor.runtime import Runtime, running_runtime
 from syftmesh_executor.seccomp import job_filter
 from syftmesh_executor.verdict import Evidence, judge
 from syftmesh_executor.watch import excess
 
-PROBE_VALID_S = 24 * 3600.0
 CANCEL_GRACE_S = 3.0
 TIMEOUT_GRACE_S = 0.5
 WATCH_INTERVAL_S = 0.25
@@ -59,28 +59,21 @@ class SandboxExecutor:
         self._group_tree = group_tree
         self._clock = clock or SystemClock()
         self._host_environment = os.environ if host_environment is None else host_environment
-        self._probe_passed_s: float | None = None
+        self._proof = Proof(self._clock)
         self._tools: tuple[Launcher, LimitPlan] | None = None
         self._roster = Roster()
 
     async def probe(self) -> ProbeReport:
         """Try to break out of a sandbox; see `Executor.probe`."""
-        self._probe_passed_s = None
+        self._proof.forget()
         self._tools = self._find_tools()
         report = await probe_isolation(self._run)
-        if report.passed:
-            self._probe_passed_s = self._clock.monotonic_s()
+        self._proof.take(report)
         return report
 
     async def run(self, spec: RunSpec) -> RunOutcome:
         """Run code; see `Executor.run`."""
-        passed = self._probe_passed_s
-        if passed is None or self._clock.monotonic_s() - passed > PROBE_VALID_S:
-            raise WrongState(
-                "this executor has no passed isolation probe of the last 24 hours; probe it, and look at the "
-                "checks that fail",
-                reason="ISOLATION_FAILED",
-            )
+        self._proof.check()
         return await self._run(spec)
 
     async def find(self, run_ids: Collection[str]) -> frozenset[str]:

@@ -18,8 +18,8 @@ async def assert_sync_always(monitor_url: str) -> None:
         IntegrityFailure: It does not: a power failure would lose what was acknowledged (STORE_NOT_DURABLE).
         Unavailable: The monitoring port does not answer (BUS_UNREACHABLE).
     """
-    varz = await _get(f"{monitor_url}/varz")
-    jsz = await _get(f"{monitor_url}/jsz")
+    varz = await monitor_document(f"{monitor_url}/varz")
+    jsz = await monitor_document(f"{monitor_url}/jsz")
     in_varz = varz.get("jetstream", {}).get("config", {}).get("sync_always")
     in_jsz = jsz.get("config", {}).get("sync_always")
     if in_varz is not True or in_jsz is not True:
@@ -29,7 +29,12 @@ async def assert_sync_always(monitor_url: str) -> None:
         )
 
 
-async def _get(url: str) -> dict[str, Any]:
+async def monitor_document(url: str) -> dict[str, Any]:
+    """Return a document of nats-server's monitoring port, e.g. ``<monitor>/varz``.
+
+    Raises:
+        Unavailable: The port does not answer with one (BUS_UNREACHABLE).
+    """
     try:
         async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
             answer: dict[str, Any] = (await client.get(url)).raise_for_status().json()

@@ -29,9 +29,9 @@ from syftmesh_executor.kubernetes.setting import ClusterSettings
 from syftmesh_executor.kubernetes.staging import PROBE_NETWORK_S, RUN_NETWORK_S, order_of
 from syftmesh_executor.mount import check_spec
 from syftmesh_executor.port import EndReason, ProbeReport, RunLeft, RunOutcome, RunSpec
+from syftmesh_executor.proof import Proof
 from syftmesh_executor.roster import Roster, unknown_run
 
-PROBE_VALID_S: Final = 24 * 3600.0
 CANCEL_S: Final = 6.0
 """How long a launcher may take to end the code and tell; then its pod is deleted."""
 GONE_S: Final = 3.0
@@ -67,7 +67,7 @@ class KubernetesExecutor:
         self._api: Api | None = None
         self._roster = Roster()
         self._found: dict[str, dict[str, Any]] = {}
-        self._probe_passed_s: float | None = None
+        self._proof = Proof(self._clock)
         self._image_id = ""
         self._leaving = False
 
@@ -78,23 +78,16 @@ class KubernetesExecutor:
 
     async def probe(self) -> ProbeReport:
         """Try to break out of a pod; see `Executor.probe`."""
-        self._probe_passed_s = None
+        self._proof.forget()
         report, image_id = await probe_cluster(self._settings, self._run_for_probe)
         named = self._settings.image_digest
         self._image_id = named or image_id
-        if report.passed:
-            self._probe_passed_s = self._clock.monotonic_s()
+        self._proof.take(report)
         return report
 
     async def run(self, spec: RunSpec) -> RunOutcome:
         """Run code; see `Executor.run`."""
-        passed = self._probe_passed_s
-        if passed is None or self._clock.monotonic_s() - passed > PROBE_VALID_S:
-            raise WrongState(
-                "this executor has no passed isolation probe of the last 24 hours; probe it, and look at the "
-                "checks that fail",
-                reason="ISOLATION_FAILED",
-            )
+        self._proof.check()
         return (await self._run(spec, None, self._image_id))[0]
 
     async def find(self, run_ids: Collection[str]) -> frozenset[str]:
@@ -153,7 +146,7 @@ class KubernetesExecutor:
                 run = ClusterRun(
                     await self._cluster(), self._settings, self._threads, spec, order, image_id, job
                 )
-                run.learns_image = self._probe_passed_s is None
+                run.learns_image = not self._proof.is_there
                 run.is_adopted = job is not None
                 return await self._supervise(run, ending), run
             finally:
