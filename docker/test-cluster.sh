@@ -8,7 +8,7 @@ code=0
 SYFTMESH_IMAGES=1 bash docker/with-cluster.sh --images \
 	.venv/bin/pytest tests/images tests/chart tests/contract/test_executor_{channel,contract}.py tests/cluster "$@" || code=$?
 if [ "$code" -eq 69 ]; then
-	echo "no cluster: the tests of images, charts and releases were NOT run (set KUBECONFIG, or lay ../shared/cluster beside this folder)"
+	echo "no cluster: the tests of images, charts and releases were NOT run; the line above says why (it takes KUBECONFIG, or ../shared/cluster beside this folder)"
 	exit 0
 fi
 exit "$code"

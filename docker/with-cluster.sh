@@ -6,7 +6,8 @@
 #
 # --images builds the images first and loads them into the nodes; a cluster of KUBECONFIG is expected to find those of
 # IMAGE_REGISTRY and IMAGE_TAG by itself.
-# Exit code: the command's; 69 (EX_UNAVAILABLE of sysexits.h) with a plain line when there is no cluster.
+# Exit code: the command's; 69 (EX_UNAVAILABLE of sysexits.h) with a plain line when there is no cluster, or the local
+# one cannot be brought up on this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -34,9 +35,11 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 if ! "$local_cluster" exec true 2>/dev/null; then
-	"$local_cluster" setup
 	ours=yes
-	"$local_cluster" up --nodes 2
+	if ! "$local_cluster" setup || ! "$local_cluster" up --nodes 2; then
+		echo "cluster: the one beside this checkout could not be brought up" >&2
+		exit 69
+	fi
 fi
 # Built out here: the cluster's own network has no way out.
 if [ -n "$images" ]; then make --no-print-directory images images-load; fi
