@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import httpx
@@ -118,12 +118,13 @@ async def _shown(address: str, client: TlsIdentity) -> bytes:
     host, _, port = address.rpartition(":")
     context = client.client_context()
     context.set_alpn_protocols(["h2"])
-    reader, writer = await asyncio.open_connection(host, int(port), ssl=context)
-    shown: Any = writer.get_extra_info("ssl_object")
-    der = bytes(shown.getpeercert(binary_form=True))
-    writer.close()
-    del reader
-    return ssl.DER_cert_to_PEM_cert(der).encode()
+
+    def look() -> bytes:
+        with socket.create_connection((host, int(port)), timeout=10) as plain:
+            with context.wrap_socket(plain, server_hostname=host) as secured:
+                return secured.getpeercert(binary_form=True) or b""
+
+    return ssl.DER_cert_to_PEM_cert(await asyncio.to_thread(look)).encode()
 
 
 async def test_a_renewed_certificate_is_shown_without_a_restart(world: World) -> None:
