@@ -55,6 +55,7 @@ class TlsFront:
             for open_task in open_tasks:
                 open_task.cancel()
             loop.run_until_complete(asyncio.gather(*open_tasks, return_exceptions=True))
+            loop.run_until_complete(asyncio.sleep(0.05))  # in which transports tell that they are closed
             loop.close()
 
         task = loop.create_task(serve())
@@ -68,10 +69,11 @@ class TlsFront:
             thread.join(10)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            await self._serve(reader, writer)
-        with suppress(OSError):
-            writer.close()
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await self._serve(reader, writer)
+        finally:
+            await _closed(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
@@ -93,7 +95,7 @@ class TlsFront:
             for way in open_ways:
                 way.cancel()
         finally:
-            inner_writer.close()
+            await _closed(inner_writer)
 
     async def _discovered(self, writer: asyncio.StreamWriter) -> None:
         own = f"localhost:{self.port}"
@@ -102,6 +104,17 @@ class TlsFront:
         writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ndate: Thu, 01 Jan 2026 00:00:00 GMT\r\n")
         writer.write(b"content-length: %d\r\n\r\n%b" % (len(body), body))
         await writer.drain()
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    """Close a connection and be rid of it before the loop is, also when this is cancelled."""
+    writer.close()
+    try:
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(1):
+                await writer.wait_closed()
+    finally:
+        writer.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
