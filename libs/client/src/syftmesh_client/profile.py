@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from syftmesh_core.errors import InvalidInput, MeshError, NotFound, WrongState
 from syftmesh_core.principal import normalise_principal
+from syftmesh_kit.private_file import replace_private
 
 from syftmesh_client.node import NodeLogin
 from syftmesh_client.trust import CA_FILE, HubTrust
@@ -121,7 +122,7 @@ class ProfileStore:
         try:
             for place in (self._folder.parent, self._folder, folder):
                 place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_private(folder / PROFILE_FILE, json.dumps({"server": server}).encode())
+            replace_private(folder / PROFILE_FILE, json.dumps({"server": server}).encode())
         except OSError as error:
             raise _unusable() from error
         return Profile(name, server, folder)
@@ -129,7 +130,7 @@ class ProfileStore:
     def note_used(self, profile: Profile) -> None:
         """Remember `profile` as the one used last."""
         try:
-            write_private(self._folder / _LAST_FILE, profile.email.encode())
+            replace_private(self._folder / _LAST_FILE, profile.email.encode())
         except OSError as error:
             raise _unusable() from error
 
@@ -192,21 +193,9 @@ def keep_trust(folder: Path, trust: HubTrust) -> None:
         if trust.pem is None:
             place.unlink(missing_ok=True)
         else:
-            write_private(place, trust.pem)
+            replace_private(place, trust.pem)
     except OSError as error:
         raise _unusable() from error
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Replace the file `path` in one step, readable by this user alone, on disk when it returns."""
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _is_embedded(state: Path, server: str) -> bool:

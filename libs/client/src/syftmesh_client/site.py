@@ -14,11 +14,12 @@ from syftmesh_core.errors import Conflict, NotFound
 from syftmesh_core.identity.device import DevicePublic, DeviceSecret
 from syftmesh_core.layout import standard_layout
 from syftmesh_core.principal import normalise_principal
+from syftmesh_kit.private_file import replace_private
 
 from syftmesh_client.account import add_devices, create_account
 from syftmesh_client.keystore import KeyStore
 from syftmesh_client.node import Node, NodeLogin, open_node
-from syftmesh_client.profile import Profile, write_private
+from syftmesh_client.profile import Profile
 
 KeepPhrase = Callable[[tuple[str, ...]], None]
 
@@ -92,7 +93,7 @@ async def open_account(
     except NotFound:
         account = create_account(profile.email, clock, random)
         keep_phrase(account.phrase)
-        await asyncio.to_thread(write_private, pending, account.device_list)
+        await asyncio.to_thread(replace_private, pending, account.device_list)
         await asyncio.to_thread(
             KeyStore.create,
             profile.folder,
@@ -128,7 +129,7 @@ async def provision_site(node: Node, folders: SiteFolders) -> None:
     for path, data in standard_layout(node.principal).items():
         if await node.files.stat(path) is None:
             await node.files.write(path, data)
-    await asyncio.to_thread(write_private, folders.agent.parent / _MADE_FILE, b"{}\n")
+    await asyncio.to_thread(replace_private, folders.agent.parent / _MADE_FILE, b"{}\n")
 
 
 async def _device(node: Node, folder: Path) -> DevicePublic:

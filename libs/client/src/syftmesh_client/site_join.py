@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from mesh.identity.v1 import identity_service_pb2 as rpc
+from syftmesh_kit.private_file import replace_private
 
 from syftmesh_client.node import Node
-from syftmesh_client.profile import keep_trust, write_private
+from syftmesh_client.profile import keep_trust
 from syftmesh_client.site import SiteFolders
 from syftmesh_client.token_file import TokenFile
 
@@ -66,7 +67,7 @@ async def invite_programs(node: Node, folders: SiteFolders) -> list[str]:
             continue
         request = rpc.CreateJoinTokenRequest(principal=node.principal, label=program.label, ttl_seconds=TTL_S)
         answer = await node.session.identity.CreateJoinToken(request)
-        await asyncio.to_thread(write_private, program.token_file, f"{answer.secret}\n".encode())
+        await asyncio.to_thread(replace_private, program.token_file, f"{answer.secret}\n".encode())
         invited.append(program.label)
     return invited
 

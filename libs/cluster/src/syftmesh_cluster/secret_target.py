@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from syftmesh_core.errors import Unavailable, WrongState
+from syftmesh_kit.private_file import replace_private
 
 _LOCK_FILE: Final = ".lock"
 
@@ -97,7 +98,7 @@ class FolderTarget:
         try:
             folder.mkdir(exist_ok=True, mode=0o700)
             for key, value in changes.items():
-                _write(folder / key, value)
+                replace_private(folder / key, value)
         except OSError as error:
             raise _unusable(error) from error
 
@@ -114,17 +115,6 @@ def _read(path: Path) -> bytes:
                 hint=f"chmod 600 {path.parent.name}/{path.name}",
             )
         return file.read()
-
-
-def _write(path: Path, value: bytes) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(value)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _unusable(error: OSError) -> Unavailable:

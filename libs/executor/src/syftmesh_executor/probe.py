@@ -11,10 +11,11 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from syftmesh_executor import battery
 from syftmesh_executor.mount import NUMERIC_LIBRARY_VARIABLES
@@ -72,16 +73,23 @@ async def probe_isolation(run: Run) -> ProbeReport:
         with _bait(folder) as bait:
             spec = await asyncio.to_thread(_prepare, folder, bait, canary)
             outcome = await run(spec)
+    checks = battery_checks(outcome, lambda report: _compare(report, canary))
+    return ProbeReport(passed=all(check.passed for check in checks), checks=checks)
+
+
+def battery_checks(
+    outcome: RunOutcome, compare: Callable[[dict[str, Any]], Iterable[Check]]
+) -> tuple[Check, ...]:
+    """Return what `compare` makes of the battery's report, or the one failed check where there is none to read."""
     if outcome.reason is not EndReason.OK:
         said = outcome.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         detail = outcome.detail or f"the battery ended with {outcome.reason}: {said}"
-        return ProbeReport(passed=False, checks=(Check("battery", passed=False, detail=detail),))
+        return (Check("battery", passed=False, detail=detail),)
     try:
-        checks = tuple(_compare(json.loads(outcome.stdout), canary))
+        return tuple(compare(json.loads(outcome.stdout)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         detail = f"the battery's report is not readable ({type(error).__name__})"
-        checks = (Check("battery", passed=False, detail=detail),)
-    return ProbeReport(passed=all(check.passed for check in checks), checks=checks)
+        return (Check("battery", passed=False, detail=detail),)
 
 
 def _prepare(folder: Path, bait: _Bait, canary: str) -> RunSpec:

@@ -82,6 +82,18 @@ def write_private(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
+def replace_private(path: Path, data: bytes) -> None:
+    """Replace the file `path` in one step, readable by this user alone, on disk when it returns."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 def _open(path: Path) -> int:
     try:
         return os.open(path, _FLAGS | os.O_NOFOLLOW)

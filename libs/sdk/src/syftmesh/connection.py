@@ -16,13 +16,13 @@ from syftmesh_client.profile import (
     embedded_server,
     keep_trust,
     node_login,
-    write_private,
 )
 from syftmesh_client.site import open_account
 from syftmesh_client.trust import CA_FILE, REASON_UNTRUSTED, HubTrust
 from syftmesh_client.wellknown import discover
 from syftmesh_core.errors import AlreadyExists, IntegrityFailure, WrongState
 from syftmesh_core.principal import normalise_principal
+from syftmesh_kit.private_file import replace_private
 
 from syftmesh.async_client import AsyncClient
 from syftmesh.client import Client
@@ -157,7 +157,7 @@ async def login_async(
         if recovery_out is not None:
             _write_phrase(Path(recovery_out), words)
         else:
-            write_private(pending, " ".join(words).encode())
+            replace_private(pending, " ".join(words).encode())
         phrase.append(words)
 
     try:

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from syftmesh_client.profile import MESH_FILE, ProfileStore, write_private
+from syftmesh_client.profile import MESH_FILE, ProfileStore
 from syftmesh_core.errors import MeshError
+from syftmesh_kit.private_file import replace_private
 
 _LAST_SERVER_FILE: Final = "server"
 
@@ -63,7 +64,7 @@ class MeshInfo:
 
 def write_info(hub: Path, info: MeshInfo) -> None:
     """Write it for others, 0600, in one step."""
-    write_private(hub / MESH_FILE, json.dumps(info.document(), indent=1).encode())
+    replace_private(hub / MESH_FILE, json.dumps(info.document(), indent=1).encode())
 
 
 def read_info(hub: Path) -> MeshInfo | None:
@@ -94,4 +95,4 @@ def move_profiles(state: Path, hub: Path, server: str) -> None:
                 store.save(profile.email, server)
             except MeshError:
                 continue  # the profile's own commands say what is wrong with it
-    write_private(hub / _LAST_SERVER_FILE, f"{server}\n".encode())
+    replace_private(hub / _LAST_SERVER_FILE, f"{server}\n".encode())

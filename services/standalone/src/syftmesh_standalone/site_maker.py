@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from syftmesh_client.node import open_node
-from syftmesh_client.profile import ProfileStore, node_login, write_private
+from syftmesh_client.profile import ProfileStore, node_login
 from syftmesh_client.site import SiteFolders, open_account, provision_site
 from syftmesh_core.clock import Clock
+from syftmesh_kit.private_file import replace_private
 
 RECOVERY_FOLDER: Final = "recovery"
 
@@ -59,4 +60,4 @@ def keep_phrase(path: Path, phrase: tuple[str, ...]) -> None:
     if path.exists():
         numbered = (path.with_name(f"{path.name}.{number}") for number in count(1))
         path.rename(next(old for old in numbered if not old.exists()))
-    write_private(path, f"{' '.join(phrase)}\n".encode())
+    replace_private(path, f"{' '.join(phrase)}\n".encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import secrets
 import shutil
 import tempfile
@@ -17,7 +16,7 @@ from syftmesh_core.errors import Unavailable
 from syftmesh_executor import battery
 from syftmesh_executor.kubernetes.setting import ClusterSettings
 from syftmesh_executor.port import MIB, Check, EndReason, ProbeReport, RunOutcome, RunSpec
-from syftmesh_executor.probe import ALLOWED_VARIABLES, PROBE_LIMITS
+from syftmesh_executor.probe import ALLOWED_VARIABLES, PROBE_LIMITS, battery_checks
 
 _NO_CAPABILITY: Final = "0" * 16
 _REFUSED: Final = frozenset({"EPERM", "EACCES", "EROFS", "ENOENT", "ENOTDIR", "ENXIO", "ELOOP"})
@@ -82,15 +81,7 @@ async def probe_cluster(settings: ClusterSettings, run: Run) -> tuple[ProbeRepor
 def _checks(outcome: RunOutcome, canary: str, settings: ClusterSettings) -> tuple[Check, ...]:
     if outcome.reason is EndReason.ISOLATION_FAILED:
         return (Check("network_policy", passed=False, detail=outcome.detail),)
-    if outcome.reason is not EndReason.OK:
-        said = outcome.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
-        detail = outcome.detail or f"the battery ended with {outcome.reason}: {said}"
-        return (Check("battery", passed=False, detail=detail),)
-    try:
-        return tuple(_compare(json.loads(outcome.stdout), canary, settings))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        detail = f"the battery's report is not readable ({type(error).__name__})"
-        return (Check("battery", passed=False, detail=detail),)
+    return battery_checks(outcome, lambda report: _compare(report, canary, settings))
 
 
 def _failed(check: Check) -> ProbeReport:
