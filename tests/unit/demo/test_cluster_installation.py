@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from syftmesh_core.errors import DeadlineExceeded, MeshError, NotFound, Unavailable, WrongState
 from syftmesh_standalone.demo.cluster.installation import ClusterOptions, Installation
-from syftmesh_standalone.demo.cluster.kubectl import Tool
+from syftmesh_standalone.demo.cluster.kubectl import Tool, _failure
 from syftmesh_standalone.demo.cluster.record import copy_record, job_traces
 from syftmesh_standalone.demo.cluster.venue import ClusterVenue
 from syftmesh_standalone.demo.cluster.volume import Claim, VolumeReader, claims_of, reader_pod
@@ -260,3 +260,11 @@ async def test_the_traces_of_a_run_are_the_events_of_its_job(cluster: FakeCluste
     cluster.answer({"get events": {"items": [event, other]}})
     lines = await job_traces(cluster.tool, "demo-a-jobs", job_id)
     assert lines == [f"job/run-{job_id} in demo-a-jobs: SuccessfulCreate: Created pod"]
+
+
+def test_what_a_tool_logs_of_its_tries_does_not_hide_what_it_ends_with() -> None:
+    tries = b'E1124 21:58:15.8 127 memcache.go:265] "Unhandled Error" err="refused"\n' * 3
+    error = _failure("kubectl get namespaces", tries + b"The connection to the server was refused\n")
+    assert error.message == "kubectl get namespaces failed: The connection to the server was refused"
+    assert "KUBECONFIG" in error.hint
+    assert "Unhandled Error" in _failure("kubectl get namespaces", tries).message

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,6 +13,9 @@ from typing import Any, Final
 
 from syftmesh_core.errors import DeadlineExceeded, IntegrityFailure, NotFound, Unavailable
 from syftmesh_kit.process import with_parent_death
+
+_LOG_LINE: Final = re.compile(r"[EWI]\d{4} \d\d:")
+"""How a line of klog begins."""
 
 TOOL_FAILED: Final = "CLUSTER_TOOL_FAILED"
 OBJECT_MISSING: Final = "CLUSTER_OBJECT_MISSING"
@@ -105,7 +109,11 @@ async def ended(process: asyncio.subprocess.Process) -> None:
 
 def _failure(words: str, said: bytes) -> NotFound | Unavailable:
     lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    # What kubectl logs of its own tries says less than the line that it ends with.
+    lines = [line for line in lines if not _LOG_LINE.match(line)] or lines
     last = " ".join(lines[-8:])[-_LONGEST_WORDS:] or "it said nothing"
     if "(NotFound)" in last:
         return NotFound(f"{words}: {last}", reason=OBJECT_MISSING)
-    return Unavailable(f"{words} failed: {last}", reason=TOOL_FAILED)
+    return Unavailable(
+        f"{words} failed: {last}", reason=TOOL_FAILED, hint="KUBECONFIG names the cluster; is it up?"
+    )
