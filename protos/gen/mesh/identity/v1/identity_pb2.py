@@ -25,23 +25,25 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmesh/identity/v1/identity.proto\x12\x10mesh.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x01\n\tTokenPair\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x35\n\x11\x61\x63\x63\x65ss_expires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrefresh_token\x18\x03 \x01(\t\x12\x36\n\x12refresh_expires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\"^\n\x04Site\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12-\n\tjoined_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb4\x01\n\tJoinToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x12\n\ncreated_by\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x05state\x18\x06 \x01(\x0e\x32 .mesh.identity.v1.JoinTokenState\"a\n\x0cVerifyingKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12-\n\tnot_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa8\x01\n\x0eJoinTokenState\x12 \n\x1cJOIN_TOKEN_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15JOIN_TOKEN_STATE_OPEN\x10\x01\x12\x1d\n\x19JOIN_TOKEN_STATE_REDEEMED\x10\x02\x12\x1c\n\x18JOIN_TOKEN_STATE_REVOKED\x10\x03\x12\x1c\n\x18JOIN_TOKEN_STATE_EXPIRED\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmesh/identity/v1/identity.proto\x12\x10mesh.identity.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x01\n\tTokenPair\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x35\n\x11\x61\x63\x63\x65ss_expires_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rrefresh_token\x18\x03 \x01(\t\x12\x36\n\x12refresh_expires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"~\n\x06\x44\x65vice\x12\x11\n\tdevice_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12.\n\ncreated_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x05 \x01(\x08\"@\n\tPrincipal\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x65vices\x18\x02 \x01(\r\x12\x0f\n\x07revoked\x18\x03 \x01(\x08\"^\n\x04Site\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12-\n\tjoined_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xc4\x01\n\tJoinToken\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\r\n\x05label\x18\x03 \x01(\t\x12\x12\n\ncreated_by\x18\x04 \x01(\t\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x05state\x18\x06 \x01(\x0e\x32 .mesh.identity.v1.JoinTokenState\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"a\n\x0cVerifyingKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\x12-\n\tnot_after\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xa8\x01\n\x0eJoinTokenState\x12 \n\x1cJOIN_TOKEN_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15JOIN_TOKEN_STATE_OPEN\x10\x01\x12\x1d\n\x19JOIN_TOKEN_STATE_REDEEMED\x10\x02\x12\x1c\n\x18JOIN_TOKEN_STATE_REVOKED\x10\x03\x12\x1c\n\x18JOIN_TOKEN_STATE_EXPIRED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mesh.identity.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOINTOKENSTATE']._serialized_start=763
-  _globals['_JOINTOKENSTATE']._serialized_end=931
+  _globals['_JOINTOKENSTATE']._serialized_start=845
+  _globals['_JOINTOKENSTATE']._serialized_end=1013
   _globals['_TOKENPAIR']._serialized_start=87
   _globals['_TOKENPAIR']._serialized_end=254
   _globals['_DEVICE']._serialized_start=256
   _globals['_DEVICE']._serialized_end=382
-  _globals['_SITE']._serialized_start=384
-  _globals['_SITE']._serialized_end=478
-  _globals['_JOINTOKEN']._serialized_start=481
-  _globals['_JOINTOKEN']._serialized_end=661
-  _globals['_VERIFYINGKEY']._serialized_start=663
-  _globals['_VERIFYINGKEY']._serialized_end=760
+  _globals['_PRINCIPAL']._serialized_start=384
+  _globals['_PRINCIPAL']._serialized_end=448
+  _globals['_SITE']._serialized_start=450
+  _globals['_SITE']._serialized_end=544
+  _globals['_JOINTOKEN']._serialized_start=547
+  _globals['_JOINTOKEN']._serialized_end=743
+  _globals['_VERIFYINGKEY']._serialized_start=745
+  _globals['_VERIFYINGKEY']._serialized_end=842
 # @@protoc_insertion_point(module_scope)

@@ -129,6 +129,36 @@ class Device(_message.Message):
 Global___Device: _TypeAlias = Device  # noqa: Y015
 
 @_typing.final
+class Principal(_message.Message):
+    """Principal is a person as the administrators of a mesh see one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    REVOKED_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    """principal is the e-mail."""
+    devices: _builtins.int
+    """devices is the number of devices, revoked ones among them."""
+    revoked: _builtins.bool
+    """revoked says that the person may not log in."""
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+        devices: _builtins.int = ...,
+        revoked: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["devices", b"devices", "principal", b"principal", "revoked", b"revoked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Principal: _TypeAlias = Principal  # noqa: Y015
+
+@_typing.final
 class Site(_message.Message):
     """Site is a principal whose agent or runner has joined."""
 
@@ -172,16 +202,19 @@ class JoinToken(_message.Message):
     CREATED_BY_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """token_id names the token in lists; it is not the secret."""
     principal: _builtins.str
-    """principal is the only e-mail that may redeem it."""
+    """principal is the only e-mail that may redeem it; empty for one of a domain that was not redeemed."""
     label: _builtins.str
     """label is the kind of device that it admits."""
     created_by: _builtins.str
     """created_by is the principal that made it."""
     state: Global___JoinTokenState.ValueType
     """state says whether it can still be redeemed."""
+    domain: _builtins.str
+    """domain is the domain whose e-mails may redeem it; empty for one of a principal."""
     @_builtins.property
     def expires_at(self) -> _timestamp_pb2.Timestamp:
         """expires_at is when it can no longer be redeemed."""
@@ -195,10 +228,11 @@ class JoinToken(_message.Message):
         created_by: _builtins.str = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         state: Global___JoinTokenState.ValueType = ...,
+        domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_by", b"created_by", "expires_at", b"expires_at", "label", b"label", "principal", b"principal", "state", b"state", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_by", b"created_by", "domain", b"domain", "expires_at", b"expires_at", "label", b"label", "principal", b"principal", "state", b"state", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,6 +6,7 @@ The identity service: logins, tokens, devices, join tokens, sites."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from mesh.identity.v1 import identity_pb2 as _identity_pb2
 import builtins as _builtins
@@ -78,6 +79,59 @@ class LoginLocalResponse(_message.Message):
 Global___LoginLocalResponse: _TypeAlias = LoginLocalResponse  # noqa: Y015
 
 @_typing.final
+class ListLoginMethodsRequest(_message.Message):
+    """ListLoginMethodsRequest is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLoginMethodsRequest: _TypeAlias = ListLoginMethodsRequest  # noqa: Y015
+
+@_typing.final
+class ListLoginMethodsResponse(_message.Message):
+    """ListLoginMethodsResponse tells what works here."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOCAL_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    PROVIDERS_FIELD_NUMBER: _builtins.int
+    GUESTS_FIELD_NUMBER: _builtins.int
+    local: _builtins.bool
+    """local says that whoever reads the state folder can log in."""
+    code: _builtins.bool
+    """code says that codes are sent by e-mail."""
+    guests: _builtins.bool
+    """guests says that LoginAsGuest works."""
+    @_builtins.property
+    def providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """providers are the names of the OIDC providers, for StartDeviceLogin."""
+
+    def __init__(
+        self,
+        *,
+        local: _builtins.bool = ...,
+        code: _builtins.bool = ...,
+        providers: _abc.Iterable[_builtins.str] | None = ...,
+        guests: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "guests", b"guests", "local", b"local", "providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLoginMethodsResponse: _TypeAlias = ListLoginMethodsResponse  # noqa: Y015
+
+@_typing.final
 class RequestCodeRequest(_message.Message):
     """RequestCodeRequest names where the code goes."""
 
@@ -125,22 +179,26 @@ class LoginWithCodeRequest(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
     """principal is the e-mail that the code was sent to."""
     code: _builtins.str
     """code is the code of 8 characters."""
     device_id: _builtins.str
     """device_id is the id of the device's keys."""
+    label: _builtins.str
+    """label says what kind of device it is: "profile", "agent", "runner"."""
     def __init__(
         self,
         *,
         principal: _builtins.str = ...,
         code: _builtins.str = ...,
         device_id: _builtins.str = ...,
+        label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "device_id", b"device_id", "principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "device_id", b"device_id", "label", b"label", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -178,19 +236,23 @@ class StartDeviceLoginRequest(_message.Message):
 
     PROVIDER_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """provider is the configured provider's name."""
     device_id: _builtins.str
     """device_id is the id of the device's keys."""
+    label: _builtins.str
+    """label says what kind of device it is: "profile", "agent", "runner"."""
     def __init__(
         self,
         *,
         provider: _builtins.str = ...,
         device_id: _builtins.str = ...,
+        label: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "label", b"label", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -204,23 +266,144 @@ class StartDeviceLoginResponse(_message.Message):
 
     VERIFICATION_URI_FIELD_NUMBER: _builtins.int
     USER_CODE_FIELD_NUMBER: _builtins.int
+    VERIFICATION_URI_COMPLETE_FIELD_NUMBER: _builtins.int
+    LOGIN_SECRET_FIELD_NUMBER: _builtins.int
+    INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
     verification_uri: _builtins.str
     """verification_uri is the page to open."""
     user_code: _builtins.str
     """user_code is what to type there."""
+    verification_uri_complete: _builtins.str
+    """verification_uri_complete is the page with the code filled in; empty when the provider has none."""
+    login_secret: _builtins.str
+    """login_secret proves to FinishDeviceLogin who started; keep it private."""
+    interval_seconds: _builtins.int
+    """interval_seconds is the least time between two calls of FinishDeviceLogin."""
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """expires_at is when the login can no longer be finished."""
+
     def __init__(
         self,
         *,
         verification_uri: _builtins.str = ...,
         user_code: _builtins.str = ...,
+        verification_uri_complete: _builtins.str = ...,
+        login_secret: _builtins.str = ...,
+        interval_seconds: _builtins.int = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_code", b"user_code", "verification_uri", b"verification_uri"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at", "interval_seconds", b"interval_seconds", "login_secret", b"login_secret", "user_code", b"user_code", "verification_uri", b"verification_uri", "verification_uri_complete", b"verification_uri_complete"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StartDeviceLoginResponse: _TypeAlias = StartDeviceLoginResponse  # noqa: Y015
+
+@_typing.final
+class FinishDeviceLoginRequest(_message.Message):
+    """FinishDeviceLoginRequest names the login."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOGIN_SECRET_FIELD_NUMBER: _builtins.int
+    login_secret: _builtins.str
+    """login_secret is that of StartDeviceLogin."""
+    def __init__(
+        self,
+        *,
+        login_secret: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["login_secret", b"login_secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishDeviceLoginRequest: _TypeAlias = FinishDeviceLoginRequest  # noqa: Y015
+
+@_typing.final
+class FinishDeviceLoginResponse(_message.Message):
+    """FinishDeviceLoginResponse says how far the login is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PENDING_FIELD_NUMBER: _builtins.int
+    INTERVAL_SECONDS_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    pending: _builtins.bool
+    """pending says that the person has not confirmed yet."""
+    interval_seconds: _builtins.int
+    """interval_seconds is the least time until the next call, while pending."""
+    principal: _builtins.str
+    """principal is who the provider says it is; empty while pending."""
+    @_builtins.property
+    def tokens(self) -> _identity_pb2.TokenPair:
+        """tokens is the fresh pair; absent while pending."""
+
+    def __init__(
+        self,
+        *,
+        pending: _builtins.bool = ...,
+        interval_seconds: _builtins.int = ...,
+        principal: _builtins.str = ...,
+        tokens: _identity_pb2.TokenPair | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interval_seconds", b"interval_seconds", "pending", b"pending", "principal", b"principal", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishDeviceLoginResponse: _TypeAlias = FinishDeviceLoginResponse  # noqa: Y015
+
+@_typing.final
+class LoginAsGuestRequest(_message.Message):
+    """LoginAsGuestRequest is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoginAsGuestRequest: _TypeAlias = LoginAsGuestRequest  # noqa: Y015
+
+@_typing.final
+class LoginAsGuestResponse(_message.Message):
+    """LoginAsGuestResponse carries the token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCESS_TOKEN_FIELD_NUMBER: _builtins.int
+    ACCESS_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    access_token: _builtins.str
+    """access_token is a token of kind "guest"."""
+    @_builtins.property
+    def access_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """access_expires_at is when it ends."""
+
+    def __init__(
+        self,
+        *,
+        access_token: _builtins.str = ...,
+        access_expires_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["access_expires_at", b"access_expires_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["access_expires_at", b"access_expires_at", "access_token", b"access_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoginAsGuestResponse: _TypeAlias = LoginAsGuestResponse  # noqa: Y015
 
 @_typing.final
 class RefreshRequest(_message.Message):
@@ -229,16 +412,22 @@ class RefreshRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REFRESH_TOKEN_FIELD_NUMBER: _builtins.int
+    AUDIENCES_FIELD_NUMBER: _builtins.int
     refresh_token: _builtins.str
     """refresh_token is the newest one of its family."""
+    @_builtins.property
+    def audiences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """audiences narrows the new access token to these services; empty means all that the login may use."""
+
     def __init__(
         self,
         *,
         refresh_token: _builtins.str = ...,
+        audiences: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["refresh_token", b"refresh_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "refresh_token", b"refresh_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -333,22 +522,32 @@ class WhoAmIResponse(_message.Message):
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     ISSUER_FIELD_NUMBER: _builtins.int
+    AUDIENCES_FIELD_NUMBER: _builtins.int
+    ADMINISTRATOR_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
     """principal is the authenticated e-mail."""
     device_id: _builtins.str
     """device_id is the authenticated device."""
     issuer: _builtins.str
     """issuer is who issued the token."""
+    administrator: _builtins.bool
+    """administrator says whether the caller may administer this mesh."""
+    @_builtins.property
+    def audiences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """audiences are the services that take the token."""
+
     def __init__(
         self,
         *,
         principal: _builtins.str = ...,
         device_id: _builtins.str = ...,
         issuer: _builtins.str = ...,
+        audiences: _abc.Iterable[_builtins.str] | None = ...,
+        administrator: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "issuer", b"issuer", "principal", b"principal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["administrator", b"administrator", "audiences", b"audiences", "device_id", b"device_id", "issuer", b"issuer", "principal", b"principal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -481,29 +680,33 @@ Global___RevokeDeviceResponse: _TypeAlias = RevokeDeviceResponse  # noqa: Y015
 
 @_typing.final
 class CreateJoinTokenRequest(_message.Message):
-    """CreateJoinTokenRequest says for whom."""
+    """CreateJoinTokenRequest says for whom: a principal or a domain, not both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     TTL_SECONDS_FIELD_NUMBER: _builtins.int
+    DOMAIN_FIELD_NUMBER: _builtins.int
     principal: _builtins.str
     """principal is the only e-mail that may redeem the token."""
     label: _builtins.str
     """label is the kind of device: "agent" or "runner" for a site, "profile" for a person."""
     ttl_seconds: _builtins.int
     """ttl_seconds is the life of the token; 0 means one day, at most 30 days."""
+    domain: _builtins.str
+    """domain admits any one e-mail of this domain (what stands behind the @, exactly)."""
     def __init__(
         self,
         *,
         principal: _builtins.str = ...,
         label: _builtins.str = ...,
         ttl_seconds: _builtins.int = ...,
+        domain: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "principal", b"principal", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["domain", b"domain", "label", b"label", "principal", b"principal", "ttl_seconds", b"ttl_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -642,7 +845,7 @@ class RedeemJoinTokenRequest(_message.Message):
     secret: _builtins.str
     """secret is the join token's secret."""
     principal: _builtins.str
-    """principal must be the token's principal."""
+    """principal must be the token's principal, or of its domain."""
     device_id: _builtins.str
     """device_id is the id of the device's keys."""
     def __init__(
@@ -776,3 +979,135 @@ class RevokePrincipalResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokePrincipalResponse: _TypeAlias = RevokePrincipalResponse  # noqa: Y015
+
+@_typing.final
+class ReinstatePrincipalRequest(_message.Message):
+    """ReinstatePrincipalRequest names the person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    principal: _builtins.str
+    """principal is the e-mail that may log in again."""
+    def __init__(
+        self,
+        *,
+        principal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["principal", b"principal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReinstatePrincipalRequest: _TypeAlias = ReinstatePrincipalRequest  # noqa: Y015
+
+@_typing.final
+class ReinstatePrincipalResponse(_message.Message):
+    """ReinstatePrincipalResponse is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReinstatePrincipalResponse: _TypeAlias = ReinstatePrincipalResponse  # noqa: Y015
+
+@_typing.final
+class ListPrincipalsRequest(_message.Message):
+    """ListPrincipalsRequest pages through the people."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """page_size is the most to return; 0 means 100, larger ones are cut to 1,000."""
+    page_token: _builtins.str
+    """page_token is the next_page_token of the page before."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPrincipalsRequest: _TypeAlias = ListPrincipalsRequest  # noqa: Y015
+
+@_typing.final
+class ListPrincipalsResponse(_message.Message):
+    """ListPrincipalsResponse is one page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRINCIPALS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """next_page_token is empty on the last page."""
+    @_builtins.property
+    def principals(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Principal]:
+        """principals are ordered by e-mail."""
+
+    def __init__(
+        self,
+        *,
+        principals: _abc.Iterable[_identity_pb2.Principal] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "principals", b"principals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPrincipalsResponse: _TypeAlias = ListPrincipalsResponse  # noqa: Y015
+
+@_typing.final
+class RotateSigningKeyRequest(_message.Message):
+    """RotateSigningKeyRequest is empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateSigningKeyRequest: _TypeAlias = RotateSigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateSigningKeyResponse(_message.Message):
+    """RotateSigningKeyResponse names the new key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """key_id is the "kid" of the tokens that it will sign."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateSigningKeyResponse: _TypeAlias = RotateSigningKeyResponse  # noqa: Y015

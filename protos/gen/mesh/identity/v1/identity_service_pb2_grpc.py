@@ -40,6 +40,11 @@ class IdentityServiceStub:
                 request_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginLocalRequest.SerializeToString,
                 response_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginLocalResponse.FromString,
                 _registered_method=True)
+        self.ListLoginMethods = channel.unary_unary(
+                '/mesh.identity.v1.IdentityService/ListLoginMethods',
+                request_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListLoginMethodsRequest.SerializeToString,
+                response_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListLoginMethodsResponse.FromString,
+                _registered_method=True)
         self.RequestCode = channel.unary_unary(
                 '/mesh.identity.v1.IdentityService/RequestCode',
                 request_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.RequestCodeRequest.SerializeToString,
@@ -54,6 +59,16 @@ class IdentityServiceStub:
                 '/mesh.identity.v1.IdentityService/StartDeviceLogin',
                 request_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.StartDeviceLoginRequest.SerializeToString,
                 response_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.StartDeviceLoginResponse.FromString,
+                _registered_method=True)
+        self.FinishDeviceLogin = channel.unary_unary(
+                '/mesh.identity.v1.IdentityService/FinishDeviceLogin',
+                request_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.FinishDeviceLoginRequest.SerializeToString,
+                response_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.FinishDeviceLoginResponse.FromString,
+                _registered_method=True)
+        self.LoginAsGuest = channel.unary_unary(
+                '/mesh.identity.v1.IdentityService/LoginAsGuest',
+                request_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginAsGuestRequest.SerializeToString,
+                response_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginAsGuestResponse.FromString,
                 _registered_method=True)
         self.Refresh = channel.unary_unary(
                 '/mesh.identity.v1.IdentityService/Refresh',
@@ -115,6 +130,21 @@ class IdentityServiceStub:
                 request_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.RevokePrincipalRequest.SerializeToString,
                 response_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.RevokePrincipalResponse.FromString,
                 _registered_method=True)
+        self.ReinstatePrincipal = channel.unary_unary(
+                '/mesh.identity.v1.IdentityService/ReinstatePrincipal',
+                request_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ReinstatePrincipalRequest.SerializeToString,
+                response_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ReinstatePrincipalResponse.FromString,
+                _registered_method=True)
+        self.ListPrincipals = channel.unary_unary(
+                '/mesh.identity.v1.IdentityService/ListPrincipals',
+                request_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListPrincipalsRequest.SerializeToString,
+                response_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListPrincipalsResponse.FromString,
+                _registered_method=True)
+        self.RotateSigningKey = channel.unary_unary(
+                '/mesh.identity.v1.IdentityService/RotateSigningKey',
+                request_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.RotateSigningKeyRequest.SerializeToString,
+                response_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.RotateSigningKeyResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer:
@@ -135,28 +165,75 @@ class IdentityServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def RequestCode(self, request, context):
-        """RequestCode sends a login code by e-mail; the same answer whether the e-mail is known or not.
+    def ListLoginMethods(self, request, context):
+        """ListLoginMethods tells how one can log in at this mesh. Needs no token.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+        * UNAVAILABLE (UNAVAILABLE): the service is not ready; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestCode(self, request, context):
+        """RequestCode sends a login code by e-mail; the same answer whether the e-mail is known or not. A new code ends the
+        one before it.
+        Errors:
+        * FAILED_PRECONDITION (CODE_LOGIN_DISABLED): this mesh sends no mail; use another login.
+        * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+        * RESOURCE_EXHAUSTED (TOO_MANY_CODES): more than 5 codes within an hour for this e-mail or from this address; the
+        metadata says after how many seconds to try again.
+        * UNAVAILABLE (MAIL_AWAY): the mail server does not take it now; try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoginWithCode(self, request, context):
-        """LoginWithCode exchanges an e-mailed code for tokens.
+        """LoginWithCode exchanges an e-mailed code for tokens. A code holds for 10 minutes, once, for at most 5 tries.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+        * FAILED_PRECONDITION (CODE_LOGIN_DISABLED): this mesh sends no mail; use another login.
+        * UNAUTHENTICATED (CODE_INVALID): wrong, used, expired, or tried too often; ask for a new one.
+        * RESOURCE_EXHAUSTED (TOO_MANY_TRIES): too many wrong codes from this address; wait.
+        * INVALID_ARGUMENT (PRINCIPAL_INVALID, DEVICE_INVALID): malformed e-mail or device id.
+        * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
+        * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartDeviceLogin(self, request, context):
-        """StartDeviceLogin starts the device flow of an OIDC provider.
+        """StartDeviceLogin starts the device flow (RFC 8628) of an OIDC provider.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+        * NOT_FOUND (PROVIDER_UNKNOWN): no provider of that name is configured; see ListLoginMethods.
+        * INVALID_ARGUMENT (DEVICE_INVALID): malformed device id or label.
+        * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many logins are under way from this address; wait.
+        * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishDeviceLogin(self, request, context):
+        """FinishDeviceLogin asks whether the person has confirmed, and gives the tokens once they have. The principal is the
+        verified e-mail that the provider names. Call it again, not sooner than the interval says, while it is pending.
+        Errors:
+        * UNAUTHENTICATED (LOGIN_INVALID): unknown, used, expired, or refused by the person; start anew.
+        * UNAUTHENTICATED (EMAIL_NOT_VERIFIED): the provider does not vouch for an e-mail address.
+        * UNAUTHENTICATED (PROVIDER_TOKEN_INVALID): what the provider sent does not hold.
+        * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
+        * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
+        * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoginAsGuest(self, request, context):
+        """LoginAsGuest gives an access token that proves a person but not who: requester "guest". It cannot be refreshed.
+        Errors:
+        * FAILED_PRECONDITION (GUESTS_DISABLED): this mesh admits no guests; log in.
+        * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many guests from this address; wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,8 +297,10 @@ class IdentityServiceServicer:
     def CreateJoinToken(self, request, context):
         """CreateJoinToken makes a single-use token by which a device of the named principal joins.
         Errors:
-        * PERMISSION_DENIED (PERMISSION_DENIED): for another principal than oneself, without being an administrator.
-        * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+        * PERMISSION_DENIED (PERMISSION_DENIED): for another principal than oneself, or for a domain, without being an
+        administrator.
+        * INVALID_ARGUMENT (PRINCIPAL_INVALID, DOMAIN_INVALID): malformed e-mail or domain, both, or neither.
+        * INVALID_ARGUMENT (TTL_INVALID): longer than 30 days.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -265,9 +344,41 @@ class IdentityServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokePrincipal(self, request, context):
-        """RevokePrincipal ends a person: every device and token.
+        """RevokePrincipal ends a person: every device, token and open call at once; no login until reinstated. For
+        administrators. Idempotent.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+        * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+        * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReinstatePrincipal(self, request, context):
+        """ReinstatePrincipal lets a revoked person log in again, with new devices. For administrators. Idempotent.
+        Errors:
+        * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+        * NOT_FOUND (PRINCIPAL_UNKNOWN): nobody of that e-mail was ever here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPrincipals(self, request, context):
+        """ListPrincipals lists the people who have logged in. For administrators.
+        Errors:
+        * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+        * INVALID_ARGUMENT (PAGE_INVALID): a negative page size or a foreign page token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateSigningKey(self, request, context):
+        """RotateSigningKey begins to sign with a fresh key; tokens of the old one hold until they end. For administrators.
+        Errors:
+        * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+        * ABORTED (CONFLICT): another rotation is under way; look at the key set.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -280,6 +391,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.LoginLocal,
                     request_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginLocalRequest.FromString,
                     response_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginLocalResponse.SerializeToString,
+            ),
+            'ListLoginMethods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLoginMethods,
+                    request_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListLoginMethodsRequest.FromString,
+                    response_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListLoginMethodsResponse.SerializeToString,
             ),
             'RequestCode': grpc.unary_unary_rpc_method_handler(
                     servicer.RequestCode,
@@ -295,6 +411,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.StartDeviceLogin,
                     request_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.StartDeviceLoginRequest.FromString,
                     response_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.StartDeviceLoginResponse.SerializeToString,
+            ),
+            'FinishDeviceLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishDeviceLogin,
+                    request_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.FinishDeviceLoginRequest.FromString,
+                    response_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.FinishDeviceLoginResponse.SerializeToString,
+            ),
+            'LoginAsGuest': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoginAsGuest,
+                    request_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginAsGuestRequest.FromString,
+                    response_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginAsGuestResponse.SerializeToString,
             ),
             'Refresh': grpc.unary_unary_rpc_method_handler(
                     servicer.Refresh,
@@ -356,6 +482,21 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.RevokePrincipalRequest.FromString,
                     response_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.RevokePrincipalResponse.SerializeToString,
             ),
+            'ReinstatePrincipal': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReinstatePrincipal,
+                    request_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ReinstatePrincipalRequest.FromString,
+                    response_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ReinstatePrincipalResponse.SerializeToString,
+            ),
+            'ListPrincipals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPrincipals,
+                    request_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListPrincipalsRequest.FromString,
+                    response_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListPrincipalsResponse.SerializeToString,
+            ),
+            'RotateSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateSigningKey,
+                    request_deserializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.RotateSigningKeyRequest.FromString,
+                    response_serializer=mesh_dot_identity_dot_v1_dot_identity__service__pb2.RotateSigningKeyResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'mesh.identity.v1.IdentityService', rpc_method_handlers)
@@ -385,6 +526,33 @@ class IdentityService:
             '/mesh.identity.v1.IdentityService/LoginLocal',
             mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginLocalRequest.SerializeToString,
             mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginLocalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLoginMethods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.identity.v1.IdentityService/ListLoginMethods',
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListLoginMethodsRequest.SerializeToString,
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListLoginMethodsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -466,6 +634,60 @@ class IdentityService:
             '/mesh.identity.v1.IdentityService/StartDeviceLogin',
             mesh_dot_identity_dot_v1_dot_identity__service__pb2.StartDeviceLoginRequest.SerializeToString,
             mesh_dot_identity_dot_v1_dot_identity__service__pb2.StartDeviceLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishDeviceLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.identity.v1.IdentityService/FinishDeviceLogin',
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.FinishDeviceLoginRequest.SerializeToString,
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.FinishDeviceLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoginAsGuest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.identity.v1.IdentityService/LoginAsGuest',
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginAsGuestRequest.SerializeToString,
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.LoginAsGuestResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -790,6 +1012,87 @@ class IdentityService:
             '/mesh.identity.v1.IdentityService/RevokePrincipal',
             mesh_dot_identity_dot_v1_dot_identity__service__pb2.RevokePrincipalRequest.SerializeToString,
             mesh_dot_identity_dot_v1_dot_identity__service__pb2.RevokePrincipalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReinstatePrincipal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.identity.v1.IdentityService/ReinstatePrincipal',
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.ReinstatePrincipalRequest.SerializeToString,
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.ReinstatePrincipalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPrincipals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.identity.v1.IdentityService/ListPrincipals',
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListPrincipalsRequest.SerializeToString,
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.ListPrincipalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mesh.identity.v1.IdentityService/RotateSigningKey',
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.RotateSigningKeyRequest.SerializeToString,
+            mesh_dot_identity_dot_v1_dot_identity__service__pb2.RotateSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

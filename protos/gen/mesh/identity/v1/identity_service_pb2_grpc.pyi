@@ -43,20 +43,55 @@ class IdentityServiceStub:
     * PERMISSION_DENIED (DEVICE_REVOKED): the device was revoked; make new keys.
     * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
     """
-    RequestCode: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.RequestCodeRequest, _identity_service_pb2.RequestCodeResponse]
-    """RequestCode sends a login code by e-mail; the same answer whether the e-mail is known or not.
+    ListLoginMethods: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListLoginMethodsRequest, _identity_service_pb2.ListLoginMethodsResponse]
+    """ListLoginMethods tells how one can log in at this mesh. Needs no token.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+    * UNAVAILABLE (UNAVAILABLE): the service is not ready; try again.
+    """
+    RequestCode: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.RequestCodeRequest, _identity_service_pb2.RequestCodeResponse]
+    """RequestCode sends a login code by e-mail; the same answer whether the e-mail is known or not. A new code ends the
+    one before it.
+    Errors:
+    * FAILED_PRECONDITION (CODE_LOGIN_DISABLED): this mesh sends no mail; use another login.
+    * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+    * RESOURCE_EXHAUSTED (TOO_MANY_CODES): more than 5 codes within an hour for this e-mail or from this address; the
+      metadata says after how many seconds to try again.
+    * UNAVAILABLE (MAIL_AWAY): the mail server does not take it now; try again.
     """
     LoginWithCode: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.LoginWithCodeRequest, _identity_service_pb2.LoginWithCodeResponse]
-    """LoginWithCode exchanges an e-mailed code for tokens.
+    """LoginWithCode exchanges an e-mailed code for tokens. A code holds for 10 minutes, once, for at most 5 tries.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+    * FAILED_PRECONDITION (CODE_LOGIN_DISABLED): this mesh sends no mail; use another login.
+    * UNAUTHENTICATED (CODE_INVALID): wrong, used, expired, or tried too often; ask for a new one.
+    * RESOURCE_EXHAUSTED (TOO_MANY_TRIES): too many wrong codes from this address; wait.
+    * INVALID_ARGUMENT (PRINCIPAL_INVALID, DEVICE_INVALID): malformed e-mail or device id.
+    * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
+    * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
     """
     StartDeviceLogin: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.StartDeviceLoginRequest, _identity_service_pb2.StartDeviceLoginResponse]
-    """StartDeviceLogin starts the device flow of an OIDC provider.
+    """StartDeviceLogin starts the device flow (RFC 8628) of an OIDC provider.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+    * NOT_FOUND (PROVIDER_UNKNOWN): no provider of that name is configured; see ListLoginMethods.
+    * INVALID_ARGUMENT (DEVICE_INVALID): malformed device id or label.
+    * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many logins are under way from this address; wait.
+    * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
+    """
+    FinishDeviceLogin: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.FinishDeviceLoginRequest, _identity_service_pb2.FinishDeviceLoginResponse]
+    """FinishDeviceLogin asks whether the person has confirmed, and gives the tokens once they have. The principal is the
+    verified e-mail that the provider names. Call it again, not sooner than the interval says, while it is pending.
+    Errors:
+    * UNAUTHENTICATED (LOGIN_INVALID): unknown, used, expired, or refused by the person; start anew.
+    * UNAUTHENTICATED (EMAIL_NOT_VERIFIED): the provider does not vouch for an e-mail address.
+    * UNAUTHENTICATED (PROVIDER_TOKEN_INVALID): what the provider sent does not hold.
+    * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
+    * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
+    * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
+    """
+    LoginAsGuest: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.LoginAsGuestRequest, _identity_service_pb2.LoginAsGuestResponse]
+    """LoginAsGuest gives an access token that proves a person but not who: requester "guest". It cannot be refreshed.
+    Errors:
+    * FAILED_PRECONDITION (GUESTS_DISABLED): this mesh admits no guests; log in.
+    * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many guests from this address; wait.
     """
     Refresh: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.RefreshRequest, _identity_service_pb2.RefreshResponse]
     """Refresh exchanges a refresh token for a new pair; the old refresh token is dead afterwards.
@@ -92,8 +127,10 @@ class IdentityServiceStub:
     CreateJoinToken: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CreateJoinTokenRequest, _identity_service_pb2.CreateJoinTokenResponse]
     """CreateJoinToken makes a single-use token by which a device of the named principal joins.
     Errors:
-    * PERMISSION_DENIED (PERMISSION_DENIED): for another principal than oneself, without being an administrator.
-    * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+    * PERMISSION_DENIED (PERMISSION_DENIED): for another principal than oneself, or for a domain, without being an
+      administrator.
+    * INVALID_ARGUMENT (PRINCIPAL_INVALID, DOMAIN_INVALID): malformed e-mail or domain, both, or neither.
+    * INVALID_ARGUMENT (TTL_INVALID): longer than 30 days.
     """
     ListJoinTokens: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListJoinTokensRequest, _identity_service_pb2.ListJoinTokensResponse]
     """ListJoinTokens lists the caller's join tokens, without secrets.
@@ -117,9 +154,29 @@ class IdentityServiceStub:
     * INVALID_ARGUMENT (PAGE_INVALID): a negative page size or a foreign page token.
     """
     RevokePrincipal: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.RevokePrincipalRequest, _identity_service_pb2.RevokePrincipalResponse]
-    """RevokePrincipal ends a person: every device and token.
+    """RevokePrincipal ends a person: every device, token and open call at once; no login until reinstated. For
+    administrators. Idempotent.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+    * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+    * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+    """
+    ReinstatePrincipal: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ReinstatePrincipalRequest, _identity_service_pb2.ReinstatePrincipalResponse]
+    """ReinstatePrincipal lets a revoked person log in again, with new devices. For administrators. Idempotent.
+    Errors:
+    * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+    * NOT_FOUND (PRINCIPAL_UNKNOWN): nobody of that e-mail was ever here.
+    """
+    ListPrincipals: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListPrincipalsRequest, _identity_service_pb2.ListPrincipalsResponse]
+    """ListPrincipals lists the people who have logged in. For administrators.
+    Errors:
+    * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+    * INVALID_ARGUMENT (PAGE_INVALID): a negative page size or a foreign page token.
+    """
+    RotateSigningKey: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.RotateSigningKeyRequest, _identity_service_pb2.RotateSigningKeyResponse]
+    """RotateSigningKey begins to sign with a fresh key; tokens of the old one hold until they end. For administrators.
+    Errors:
+    * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+    * ABORTED (CONFLICT): another rotation is under way; look at the key set.
     """
 
 @_typing.type_check_only
@@ -137,20 +194,55 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     * PERMISSION_DENIED (DEVICE_REVOKED): the device was revoked; make new keys.
     * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
     """
-    RequestCode: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.RequestCodeRequest, _identity_service_pb2.RequestCodeResponse]  # type: ignore[assignment]
-    """RequestCode sends a login code by e-mail; the same answer whether the e-mail is known or not.
+    ListLoginMethods: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListLoginMethodsRequest, _identity_service_pb2.ListLoginMethodsResponse]  # type: ignore[assignment]
+    """ListLoginMethods tells how one can log in at this mesh. Needs no token.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+    * UNAVAILABLE (UNAVAILABLE): the service is not ready; try again.
+    """
+    RequestCode: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.RequestCodeRequest, _identity_service_pb2.RequestCodeResponse]  # type: ignore[assignment]
+    """RequestCode sends a login code by e-mail; the same answer whether the e-mail is known or not. A new code ends the
+    one before it.
+    Errors:
+    * FAILED_PRECONDITION (CODE_LOGIN_DISABLED): this mesh sends no mail; use another login.
+    * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+    * RESOURCE_EXHAUSTED (TOO_MANY_CODES): more than 5 codes within an hour for this e-mail or from this address; the
+      metadata says after how many seconds to try again.
+    * UNAVAILABLE (MAIL_AWAY): the mail server does not take it now; try again.
     """
     LoginWithCode: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.LoginWithCodeRequest, _identity_service_pb2.LoginWithCodeResponse]  # type: ignore[assignment]
-    """LoginWithCode exchanges an e-mailed code for tokens.
+    """LoginWithCode exchanges an e-mailed code for tokens. A code holds for 10 minutes, once, for at most 5 tries.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+    * FAILED_PRECONDITION (CODE_LOGIN_DISABLED): this mesh sends no mail; use another login.
+    * UNAUTHENTICATED (CODE_INVALID): wrong, used, expired, or tried too often; ask for a new one.
+    * RESOURCE_EXHAUSTED (TOO_MANY_TRIES): too many wrong codes from this address; wait.
+    * INVALID_ARGUMENT (PRINCIPAL_INVALID, DEVICE_INVALID): malformed e-mail or device id.
+    * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
+    * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
     """
     StartDeviceLogin: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.StartDeviceLoginRequest, _identity_service_pb2.StartDeviceLoginResponse]  # type: ignore[assignment]
-    """StartDeviceLogin starts the device flow of an OIDC provider.
+    """StartDeviceLogin starts the device flow (RFC 8628) of an OIDC provider.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+    * NOT_FOUND (PROVIDER_UNKNOWN): no provider of that name is configured; see ListLoginMethods.
+    * INVALID_ARGUMENT (DEVICE_INVALID): malformed device id or label.
+    * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many logins are under way from this address; wait.
+    * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
+    """
+    FinishDeviceLogin: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.FinishDeviceLoginRequest, _identity_service_pb2.FinishDeviceLoginResponse]  # type: ignore[assignment]
+    """FinishDeviceLogin asks whether the person has confirmed, and gives the tokens once they have. The principal is the
+    verified e-mail that the provider names. Call it again, not sooner than the interval says, while it is pending.
+    Errors:
+    * UNAUTHENTICATED (LOGIN_INVALID): unknown, used, expired, or refused by the person; start anew.
+    * UNAUTHENTICATED (EMAIL_NOT_VERIFIED): the provider does not vouch for an e-mail address.
+    * UNAUTHENTICATED (PROVIDER_TOKEN_INVALID): what the provider sent does not hold.
+    * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
+    * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
+    * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
+    """
+    LoginAsGuest: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.LoginAsGuestRequest, _identity_service_pb2.LoginAsGuestResponse]  # type: ignore[assignment]
+    """LoginAsGuest gives an access token that proves a person but not who: requester "guest". It cannot be refreshed.
+    Errors:
+    * FAILED_PRECONDITION (GUESTS_DISABLED): this mesh admits no guests; log in.
+    * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many guests from this address; wait.
     """
     Refresh: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.RefreshRequest, _identity_service_pb2.RefreshResponse]  # type: ignore[assignment]
     """Refresh exchanges a refresh token for a new pair; the old refresh token is dead afterwards.
@@ -186,8 +278,10 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     CreateJoinToken: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CreateJoinTokenRequest, _identity_service_pb2.CreateJoinTokenResponse]  # type: ignore[assignment]
     """CreateJoinToken makes a single-use token by which a device of the named principal joins.
     Errors:
-    * PERMISSION_DENIED (PERMISSION_DENIED): for another principal than oneself, without being an administrator.
-    * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+    * PERMISSION_DENIED (PERMISSION_DENIED): for another principal than oneself, or for a domain, without being an
+      administrator.
+    * INVALID_ARGUMENT (PRINCIPAL_INVALID, DOMAIN_INVALID): malformed e-mail or domain, both, or neither.
+    * INVALID_ARGUMENT (TTL_INVALID): longer than 30 days.
     """
     ListJoinTokens: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListJoinTokensRequest, _identity_service_pb2.ListJoinTokensResponse]  # type: ignore[assignment]
     """ListJoinTokens lists the caller's join tokens, without secrets.
@@ -211,9 +305,29 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     * INVALID_ARGUMENT (PAGE_INVALID): a negative page size or a foreign page token.
     """
     RevokePrincipal: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.RevokePrincipalRequest, _identity_service_pb2.RevokePrincipalResponse]  # type: ignore[assignment]
-    """RevokePrincipal ends a person: every device and token.
+    """RevokePrincipal ends a person: every device, token and open call at once; no login until reinstated. For
+    administrators. Idempotent.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+    * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+    * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+    """
+    ReinstatePrincipal: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ReinstatePrincipalRequest, _identity_service_pb2.ReinstatePrincipalResponse]  # type: ignore[assignment]
+    """ReinstatePrincipal lets a revoked person log in again, with new devices. For administrators. Idempotent.
+    Errors:
+    * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+    * NOT_FOUND (PRINCIPAL_UNKNOWN): nobody of that e-mail was ever here.
+    """
+    ListPrincipals: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListPrincipalsRequest, _identity_service_pb2.ListPrincipalsResponse]  # type: ignore[assignment]
+    """ListPrincipals lists the people who have logged in. For administrators.
+    Errors:
+    * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+    * INVALID_ARGUMENT (PAGE_INVALID): a negative page size or a foreign page token.
+    """
+    RotateSigningKey: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.RotateSigningKeyRequest, _identity_service_pb2.RotateSigningKeyResponse]  # type: ignore[assignment]
+    """RotateSigningKey begins to sign with a fresh key; tokens of the old one hold until they end. For administrators.
+    Errors:
+    * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+    * ABORTED (CONFLICT): another rotation is under way; look at the key set.
     """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -236,14 +350,30 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def ListLoginMethods(
+        self,
+        request: _identity_service_pb2.ListLoginMethodsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ListLoginMethodsResponse, _abc.Awaitable[_identity_service_pb2.ListLoginMethodsResponse]]:
+        """ListLoginMethods tells how one can log in at this mesh. Needs no token.
+        Errors:
+        * UNAVAILABLE (UNAVAILABLE): the service is not ready; try again.
+        """
+
+    @_abc_1.abstractmethod
     def RequestCode(
         self,
         request: _identity_service_pb2.RequestCodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.RequestCodeResponse, _abc.Awaitable[_identity_service_pb2.RequestCodeResponse]]:
-        """RequestCode sends a login code by e-mail; the same answer whether the e-mail is known or not.
+        """RequestCode sends a login code by e-mail; the same answer whether the e-mail is known or not. A new code ends the
+        one before it.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+        * FAILED_PRECONDITION (CODE_LOGIN_DISABLED): this mesh sends no mail; use another login.
+        * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+        * RESOURCE_EXHAUSTED (TOO_MANY_CODES): more than 5 codes within an hour for this e-mail or from this address; the
+          metadata says after how many seconds to try again.
+        * UNAVAILABLE (MAIL_AWAY): the mail server does not take it now; try again.
         """
 
     @_abc_1.abstractmethod
@@ -252,9 +382,14 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.LoginWithCodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.LoginWithCodeResponse, _abc.Awaitable[_identity_service_pb2.LoginWithCodeResponse]]:
-        """LoginWithCode exchanges an e-mailed code for tokens.
+        """LoginWithCode exchanges an e-mailed code for tokens. A code holds for 10 minutes, once, for at most 5 tries.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+        * FAILED_PRECONDITION (CODE_LOGIN_DISABLED): this mesh sends no mail; use another login.
+        * UNAUTHENTICATED (CODE_INVALID): wrong, used, expired, or tried too often; ask for a new one.
+        * RESOURCE_EXHAUSTED (TOO_MANY_TRIES): too many wrong codes from this address; wait.
+        * INVALID_ARGUMENT (PRINCIPAL_INVALID, DEVICE_INVALID): malformed e-mail or device id.
+        * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
+        * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
         """
 
     @_abc_1.abstractmethod
@@ -263,9 +398,41 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.StartDeviceLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.StartDeviceLoginResponse, _abc.Awaitable[_identity_service_pb2.StartDeviceLoginResponse]]:
-        """StartDeviceLogin starts the device flow of an OIDC provider.
+        """StartDeviceLogin starts the device flow (RFC 8628) of an OIDC provider.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+        * NOT_FOUND (PROVIDER_UNKNOWN): no provider of that name is configured; see ListLoginMethods.
+        * INVALID_ARGUMENT (DEVICE_INVALID): malformed device id or label.
+        * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many logins are under way from this address; wait.
+        * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def FinishDeviceLogin(
+        self,
+        request: _identity_service_pb2.FinishDeviceLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.FinishDeviceLoginResponse, _abc.Awaitable[_identity_service_pb2.FinishDeviceLoginResponse]]:
+        """FinishDeviceLogin asks whether the person has confirmed, and gives the tokens once they have. The principal is the
+        verified e-mail that the provider names. Call it again, not sooner than the interval says, while it is pending.
+        Errors:
+        * UNAUTHENTICATED (LOGIN_INVALID): unknown, used, expired, or refused by the person; start anew.
+        * UNAUTHENTICATED (EMAIL_NOT_VERIFIED): the provider does not vouch for an e-mail address.
+        * UNAUTHENTICATED (PROVIDER_TOKEN_INVALID): what the provider sent does not hold.
+        * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
+        * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
+        * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
+        """
+
+    @_abc_1.abstractmethod
+    def LoginAsGuest(
+        self,
+        request: _identity_service_pb2.LoginAsGuestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.LoginAsGuestResponse, _abc.Awaitable[_identity_service_pb2.LoginAsGuestResponse]]:
+        """LoginAsGuest gives an access token that proves a person but not who: requester "guest". It cannot be refreshed.
+        Errors:
+        * FAILED_PRECONDITION (GUESTS_DISABLED): this mesh admits no guests; log in.
+        * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many guests from this address; wait.
         """
 
     @_abc_1.abstractmethod
@@ -343,8 +510,10 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_service_pb2.CreateJoinTokenResponse, _abc.Awaitable[_identity_service_pb2.CreateJoinTokenResponse]]:
         """CreateJoinToken makes a single-use token by which a device of the named principal joins.
         Errors:
-        * PERMISSION_DENIED (PERMISSION_DENIED): for another principal than oneself, without being an administrator.
-        * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+        * PERMISSION_DENIED (PERMISSION_DENIED): for another principal than oneself, or for a domain, without being an
+          administrator.
+        * INVALID_ARGUMENT (PRINCIPAL_INVALID, DOMAIN_INVALID): malformed e-mail or domain, both, or neither.
+        * INVALID_ARGUMENT (TTL_INVALID): longer than 30 days.
         """
 
     @_abc_1.abstractmethod
@@ -398,9 +567,47 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.RevokePrincipalRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.RevokePrincipalResponse, _abc.Awaitable[_identity_service_pb2.RevokePrincipalResponse]]:
-        """RevokePrincipal ends a person: every device and token.
+        """RevokePrincipal ends a person: every device, token and open call at once; no login until reinstated. For
+        administrators. Idempotent.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete identity service.
+        * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+        * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
+        """
+
+    @_abc_1.abstractmethod
+    def ReinstatePrincipal(
+        self,
+        request: _identity_service_pb2.ReinstatePrincipalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ReinstatePrincipalResponse, _abc.Awaitable[_identity_service_pb2.ReinstatePrincipalResponse]]:
+        """ReinstatePrincipal lets a revoked person log in again, with new devices. For administrators. Idempotent.
+        Errors:
+        * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+        * NOT_FOUND (PRINCIPAL_UNKNOWN): nobody of that e-mail was ever here.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPrincipals(
+        self,
+        request: _identity_service_pb2.ListPrincipalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ListPrincipalsResponse, _abc.Awaitable[_identity_service_pb2.ListPrincipalsResponse]]:
+        """ListPrincipals lists the people who have logged in. For administrators.
+        Errors:
+        * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+        * INVALID_ARGUMENT (PAGE_INVALID): a negative page size or a foreign page token.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateSigningKey(
+        self,
+        request: _identity_service_pb2.RotateSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.RotateSigningKeyResponse, _abc.Awaitable[_identity_service_pb2.RotateSigningKeyResponse]]:
+        """RotateSigningKey begins to sign with a fresh key; tokens of the old one hold until they end. For administrators.
+        Errors:
+        * PERMISSION_DENIED (PERMISSION_DENIED): not an administrator.
+        * ABORTED (CONFLICT): another rotation is under way; look at the key set.
         """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -14,7 +14,7 @@ from mesh.identity.v1 import identity_pb2 as pb
 from mesh.identity.v1 import identity_service_pb2 as rpc
 from mesh.identity.v1 import identity_service_pb2_grpc as grpc_api
 from syftmesh_core.clock import Clock
-from syftmesh_core.errors import PermissionDenied, Unimplemented
+from syftmesh_core.errors import PermissionDenied
 from syftmesh_kit.caller import Caller, current_caller, optional_caller
 
 from syftmesh_identity import convert
@@ -25,15 +25,21 @@ from syftmesh_identity.domain.model import OPERATOR
 from syftmesh_identity.domain.page import page_of
 from syftmesh_identity.domain.ports import Stores
 from syftmesh_identity.domain.refresh import Sessions
+from syftmesh_identity.servicer.code import CodeHandlers
+from syftmesh_identity.servicer.person import PersonHandlers
+from syftmesh_identity.servicer.provider import ProviderHandlers
 
 SERVICE: Final = "mesh.identity.v1.IdentityService"
 PUBLIC_METHODS: Final = frozenset(
     f"/{SERVICE}/{name}"
     for name in (
         "LoginLocal",
+        "ListLoginMethods",
         "RequestCode",
         "LoginWithCode",
         "StartDeviceLogin",
+        "FinishDeviceLogin",
+        "LoginAsGuest",
         "Refresh",
         "GetKeySet",
         "RedeemJoinToken",
@@ -65,7 +71,7 @@ class UseCases:
     key_set: Callable[[], Awaitable[list[pb.VerifyingKey]]]
 
 
-class IdentityServicer(grpc_api.IdentityServiceServicer):
+class IdentityServicer(CodeHandlers, ProviderHandlers, PersonHandlers, grpc_api.IdentityServiceServicer):
     """Serves `mesh.identity.v1.IdentityService`."""
 
     def __init__(self, use_cases: UseCases, issuer: str, clock: Clock) -> None:
@@ -78,19 +84,6 @@ class IdentityServicer(grpc_api.IdentityServiceServicer):
             request.local_token, request.principal, request.device_id, request.label
         )
         return rpc.LoginLocalResponse(tokens=convert.token_pair(pair))
-
-    async def RequestCode(self, request: rpc.RequestCodeRequest, context: Any) -> rpc.RequestCodeResponse:
-        _not_built("Login by e-mailed code")
-
-    async def LoginWithCode(
-        self, request: rpc.LoginWithCodeRequest, context: Any
-    ) -> rpc.LoginWithCodeResponse:
-        _not_built("Login by e-mailed code")
-
-    async def StartDeviceLogin(
-        self, request: rpc.StartDeviceLoginRequest, context: Any
-    ) -> rpc.StartDeviceLoginResponse:
-        _not_built("Login by an OIDC provider")
 
     async def Refresh(self, request: rpc.RefreshRequest, context: Any) -> rpc.RefreshResponse:
         pair = await _past_own_end(self._use.sessions.renew(request.refresh_token), ends_caller=False)
@@ -166,11 +159,6 @@ class IdentityServicer(grpc_api.IdentityServiceServicer):
         )
         return rpc.ListSitesResponse(sites=[convert.site(site) for site in page], next_page_token=following)
 
-    async def RevokePrincipal(
-        self, request: rpc.RevokePrincipalRequest, context: Any
-    ) -> rpc.RevokePrincipalResponse:
-        _not_built("Ending a person")
-
 
 def admin_servicer(servicer: IdentityServicer) -> Any:
     """Return `servicer` with its `ADMIN_METHODS` alone; any other is refused (ADMIN_SOCKET_LIMITED)."""
@@ -206,7 +194,3 @@ async def _past_own_end(work: Coroutine[Any, Any, Result], *, ends_caller: bool)
             task.uncancel()
         await asyncio.wait({inner})  # begun work is finished, also when the caller is gone
     return inner.result()
-
-
-def _not_built(what: str) -> NoReturn:
-    raise Unimplemented(f"{what} comes with the complete identity service. Use a join token, or local login.")
