@@ -8,7 +8,7 @@ from syftmesh_core.layout import call_path
 from syftmesh_core.permission import Level, Question, decide
 
 from syftmesh_client.incoming import IncomingCall
-from syftmesh_client.rules import NO_GROUPS, SiteRules
+from syftmesh_client.rules import SiteRules
 
 
 class SignedRights:
@@ -35,5 +35,5 @@ class SignedRights:
             return
         path = call_path(call.url.path)
         question = Question(call.sender, path, Level.WRITE, self._clock.now_ms())
-        if not decide(await self._rules.tree(path), question, NO_GROUPS).allowed:
+        if not decide(await self._rules.tree(path), question).allowed:
             raise PermissionDenied("The caller has no right to this endpoint.")

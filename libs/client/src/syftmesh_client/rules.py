@@ -12,7 +12,6 @@ from syftmesh_core.errors import IntegrityFailure, InvalidInput
 from syftmesh_core.parallel import in_parallel
 from syftmesh_core.path import RULES_FILE, MeshPath
 from syftmesh_core.permission.engine import Question, decide
-from syftmesh_core.permission.entry import Groups
 from syftmesh_core.permission.parse import parse_ruleset
 from syftmesh_core.permission.reader import Readers, readers_of
 from syftmesh_core.permission.ruleset import Level, RuleSet
@@ -21,9 +20,6 @@ from syftmesh_core.permission.tree import RuleTree
 from syftmesh_client.file_record import RecordVerifier, VerifiedRecord
 from syftmesh_client.traffic import Traffic, TrafficKind
 from syftmesh_client.transfer import PARALLEL, Transfer
-
-NO_GROUPS: Final[Groups] = {}
-"""Groups are nobody until the key directory carries signed group lists."""
 
 MAX_RULES_BYTES: Final = 64 * 1024
 _WINDOW: Final = 64
@@ -61,7 +57,8 @@ class SiteRules:
 
     async def readers(self, path: MeshPath) -> Readers:
         """Return who can read `path` now; raises as `tree`."""
-        return readers_of(await self.tree(path), path, NO_GROUPS, self._clock.now_ms())
+        tree = await self.tree(path)
+        return readers_of(tree, path, tree.groups, self._clock.now_ms())
 
     async def may_write(self, path: MeshPath, author: str) -> bool:
         """Return whether the rules let `author` have written the file at `path`; raises as `tree`."""
@@ -69,7 +66,7 @@ class SiteRules:
             return True
         tree, now_ms = await self.tree(path), self._clock.now_ms()
         levels = (Level.CREATE, Level.WRITE)
-        return any(decide(tree, Question(author, path, lv, now_ms), NO_GROUPS).allowed for lv in levels)
+        return any(decide(tree, Question(author, path, lv, now_ms)).allowed for lv in levels)
 
     async def tree(self, path: MeshPath) -> RuleTree:
         """Return the rules of the directories above `path`: those that can govern it.

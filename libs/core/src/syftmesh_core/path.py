@@ -14,6 +14,8 @@ from syftmesh_core.quote import quoted
 RULES_FILE: Final = "syft.pub.yaml"
 IGNORE_FILE: Final = ".syftignore"
 SETTINGS_FILE: Final = "settings.yaml"
+GROUPS_FILE: Final = "syft.groups.yaml"
+"""At the root of a datasite: the owner's groups, for `group:<name>` in rule files."""
 
 MAX_PATH_BYTES: Final = 1024
 MAX_SEGMENT_BYTES: Final = 255
@@ -64,6 +66,16 @@ class MeshPath:
     def is_rules_file(self) -> bool:
         """Whether this path, if it is a file, is a rule file."""
         return bool(self.segments) and self.segments[-1] == RULES_FILE
+
+    @property
+    def is_groups_file(self) -> bool:
+        """Whether this path, if it is a file, holds the groups of the datasite's owner."""
+        return self.segments == (GROUPS_FILE,)
+
+    @property
+    def is_policy_file(self) -> bool:
+        """Whether this path, if it is a file, decides about others: a rule file, or the groups file."""
+        return self.is_rules_file or self.is_groups_file
 
     def child(self, relative: str) -> MeshPath:
         """Return the path `relative` below this one.

@@ -23,6 +23,7 @@ from syftmesh_core.permission.engine import (
     level_for_write,
 )
 from syftmesh_core.permission.entry import EntryList, Groups, parse_entries
+from syftmesh_core.permission.group import GroupList, is_group_name, parse_groups
 from syftmesh_core.permission.parse import parse_ruleset
 from syftmesh_core.permission.pattern import Pattern, parse_pattern
 from syftmesh_core.permission.reader import ReaderKind, Readers, readers_of
@@ -48,6 +49,7 @@ __all__ = [
     "Decision",
     "Directory",
     "EntryList",
+    "GroupList",
     "Groups",
     "Level",
     "Limits",
@@ -65,8 +67,10 @@ __all__ = [
     "Subject",
     "decide",
     "deciding_rule_key",
+    "is_group_name",
     "level_for_write",
     "parse_entries",
+    "parse_groups",
     "parse_pattern",
     "parse_ruleset",
     "readers_of",

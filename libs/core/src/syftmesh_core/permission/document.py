@@ -80,7 +80,7 @@ Value = Scalar | Sequence | Table
 
 
 def refuse(line: int, why: str) -> NoReturn:
-    """Refuse the rule file.
+    """Refuse the rule file, or the groups file.
 
     Raises:
         InvalidInput: (RULES_INVALID) always, with metadata `line` and `why`.

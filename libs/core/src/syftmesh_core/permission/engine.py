@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from syftmesh_core.errors import Internal
-from syftmesh_core.path import IGNORE_FILE, RULES_FILE, SETTINGS_FILE, MeshPath, check_creatable
+from syftmesh_core.path import (
+    GROUPS_FILE,
+    IGNORE_FILE,
+    RULES_FILE,
+    SETTINGS_FILE,
+    MeshPath,
+    check_creatable,
+)
 from syftmesh_core.permission.entry import NOBODY, Groups
 from syftmesh_core.permission.ruleset import Level, Limits, Rule
 from syftmesh_core.permission.subject import Subject
@@ -31,7 +38,7 @@ LIMIT_REASONS: Final = frozenset({LIMIT_FILE_SIZE, LIMIT_FILE_COUNT, LIMIT_DIREC
 """Denials to answer with LIMIT_EXCEEDED: the right itself is there."""
 
 _NEEDED: Final = {
-    OWNER_ONLY: "Only the owner of the datasite may change its settings.",
+    OWNER_ONLY: "Only the owner of the datasite may change its settings and groups.",
     NO_RULE_FILE: "A rule file of the owner, in a directory above the path, that grants {level}.",
     NO_RULE_MATCHES: "A rule in {file} whose pattern matches the path and that grants {level}.",
     DENIED_BY_RULE: "Taking the requester out of the deny list of the rule at line {line} of {file}.",
@@ -152,17 +159,22 @@ def level_for_write(path: MeshPath, exists: bool) -> Level | None:  # noqa: FBT0
         path: What is created, changed, deleted or restored.
         exists: Whether a live file is there.
     """
-    if path.segments == (SETTINGS_FILE,):
+    if path.segments in ((SETTINGS_FILE,), (GROUPS_FILE,)):
         return None
     if path.name in (RULES_FILE, IGNORE_FILE):
         return Level.ADMIN
     return Level.WRITE if exists else Level.CREATE
 
 
-def decide(tree: RuleTree, question: Question, groups: Groups) -> Decision:
-    """Answer `question` by the rules in `tree` and the owner's `groups`.
+def decide(tree: RuleTree, question: Question, groups: Groups | None = None) -> Decision:
+    """Answer `question` by the rules in `tree` and the owner's groups.
 
-    A change of a rule or ignore file needs admin, of the settings ownership, whatever level is asked.
+    A change of a rule or ignore file needs admin, of settings and groups ownership, whatever level is asked.
+
+    Args:
+        tree: Rules and groups of the datasite.
+        question: What is asked.
+        groups: Other groups than those of `tree`.
 
     Raises:
         InvalidInput: (PATH_INVALID) create or write of a path that looks like a rule file and is none.
@@ -185,7 +197,7 @@ def decide(tree: RuleTree, question: Question, groups: Groups) -> Decision:
     file, rule, _ = deciding
     if rule is None:
         return Decision(False, NO_RULE_MATCHES, level, file.ref(None))
-    reason = _grant(deciding, rule, question, level, groups)
+    reason = _grant(deciding, rule, question, level, tree.groups if groups is None else groups)
     if reason == RULE_ALLOWS and rule.limits is not None:
         reason = _exceeded(file, rule, rule.limits, question) or reason
     return Decision(reason == RULE_ALLOWS, reason, level, file.ref(rule))

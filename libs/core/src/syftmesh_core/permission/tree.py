@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from syftmesh_core.path import RULES_FILE
+from syftmesh_core.permission.entry import Groups
 from syftmesh_core.permission.ruleset import Rule, RuleSet
 
 Directory = tuple[str, ...]
@@ -57,22 +58,31 @@ class _Directory:
 
 _EMPTY: Final = _Directory()
 
+NO_GROUPS: Final[Groups] = MappingProxyType({})
+
 
 class RuleTree:
-    """All rule files of the datasite of `site`; a change gives a new tree that shares what did not change.
+    """All rule files and groups of the datasite of `site`; a change gives a new tree that shares what did not change.
 
     Args:
         site: Principal who owns the datasite, normalised.
+
+    Attributes:
+        site: The same.
+        groups: The owner's groups, nested ones resolved.
     """
 
-    __slots__ = ("_root", "site")
+    __slots__ = ("_root", "groups", "site")
 
     def __init__(self, site: str) -> None:
         self.site = site
+        self.groups: Groups = NO_GROUPS
         self._root = _EMPTY
 
     @classmethod
-    def build(cls, site: str, files: Iterable[tuple[Directory, RuleSet, int]]) -> RuleTree:
+    def build(
+        cls, site: str, files: Iterable[tuple[Directory, RuleSet, int]], groups: Groups = NO_GROUPS
+    ) -> RuleTree:
         """Return the tree of many files at once (directory, rules, revision of each), as after a restart."""
         held = {
             directory: RuleFile(directory, rules, revision, _path(site, directory))
@@ -85,25 +95,30 @@ class RuleTree:
             if directory:
                 children.setdefault(directory[:-1], {})[directory[-1]] = node
             else:
-                return cls._of(site, node)
-        return cls(site)
+                return cls._of(site, node, groups)
+        return cls._of(site, _EMPTY, groups)
 
     @classmethod
-    def _of(cls, site: str, root: _Directory) -> RuleTree:
+    def _of(cls, site: str, root: _Directory, groups: Groups) -> RuleTree:
         tree = cls(site)
         tree._root = root
+        tree.groups = groups
         return tree
+
+    def with_groups(self, groups: Groups) -> RuleTree:
+        """Return the tree with these groups instead of any before; resolved, as `group.GroupList.resolved`."""
+        return self._of(self.site, self._root, groups)
 
     def with_rules(self, directory: Directory, ruleset: RuleSet, revision: int) -> RuleTree:
         """Return the tree in which `ruleset` governs `directory`, instead of any file there before."""
         file = RuleFile(directory, ruleset, revision, _path(self.site, directory))
-        return self._of(self.site, _replaced(self._root, directory, 0, file) or _EMPTY)
+        return self._of(self.site, _replaced(self._root, directory, 0, file) or _EMPTY, self.groups)
 
     def without_rules(self, directory: Directory) -> RuleTree:
         """Return the tree without a rule file in `directory`; the same tree when there is none."""
         if self.rules_in(directory) is None:
             return self
-        return self._of(self.site, _replaced(self._root, directory, 0, None) or _EMPTY)
+        return self._of(self.site, _replaced(self._root, directory, 0, None) or _EMPTY, self.groups)
 
     def rules_in(self, directory: Directory) -> RuleFile | None:
         """Return the rule file that lies in `directory` itself."""

@@ -11,7 +11,6 @@ from typing import Final
 from syftmesh_core.errors import WrongState
 from syftmesh_core.path import MeshPath
 from syftmesh_core.permission.engine import Question, decide
-from syftmesh_core.permission.entry import Groups
 from syftmesh_core.permission.ruleset import Level
 from syftmesh_core.permission.tree import RuleTree
 
@@ -21,9 +20,6 @@ from syftmesh_kit.filelog.site import SiteIndex
 
 _SLICE: Final = 256
 """Decisions between two chances for other work of the same thread."""
-
-NO_GROUPS: Final[Groups] = {}
-"""Groups are nobody until the key directory carries signed group lists."""
 
 
 class ChangeKind(Enum):
@@ -65,7 +61,7 @@ class FeedReader:
         """Return whether the reader may read `path` under the rules `tree`."""
         if path.site == self.requester:
             return True
-        return decide(tree, Question(self.requester, path, Level.READ, now_ms), NO_GROUPS).allowed
+        return decide(tree, Question(self.requester, path, Level.READ, now_ms)).allowed
 
     def wants(self, path: str) -> bool:
         """Return whether `path` lies within the prefixes."""

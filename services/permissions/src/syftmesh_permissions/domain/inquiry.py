@@ -9,14 +9,10 @@ from syftmesh_core.clock import Clock
 from syftmesh_core.errors import PermissionDenied
 from syftmesh_core.path import MeshPath, parse_path
 from syftmesh_core.permission.engine import OWNER_ONLY, Decision, Question, decide, level_for_write
-from syftmesh_core.permission.entry import Groups
 from syftmesh_core.permission.ruleset import Level
 from syftmesh_core.permission.tree import RuleRef, RuleTree
 from syftmesh_core.principal import parse_requester
 from syftmesh_core.quote import quoted
-
-NO_GROUPS: Final[Groups] = {}
-"""Groups are nobody until the key directory carries signed group lists."""
 
 NOT_ALLOWED: Final = "NOT_ALLOWED"
 """The reason shown to whoever may not read the rules that decided; the same whether or not there are any."""
@@ -100,7 +96,7 @@ class Ask:
             )
         at_ms = now_ms if inquiry.at_ms is None else inquiry.at_ms
         question = Question(requester, path, inquiry.level, at_ms, size_bytes=inquiry.size_bytes)
-        decision = decide(tree, question, NO_GROUPS)
+        decision = decide(tree, question)
         file = tree.governing(path.segments)
         return self._shown(tree, caller, path, decision, file.path if file else "", now_ms)
 
@@ -121,7 +117,7 @@ class Ask:
         if not file:
             return False
         question = Question(caller, parse_path(file), Level.READ, now_ms)
-        return decide(tree, question, NO_GROUPS).allowed
+        return decide(tree, question).allowed
 
     @staticmethod
     def _is_admin(tree: RuleTree, caller: str, path: MeshPath, now_ms: int) -> bool:
@@ -129,4 +125,4 @@ class Ask:
             return True
         if level_for_write(path, exists=True) is None:
             return False
-        return decide(tree, Question(caller, path, Level.ADMIN, now_ms), NO_GROUPS).allowed
+        return decide(tree, Question(caller, path, Level.ADMIN, now_ms)).allowed

@@ -7,7 +7,6 @@ from syftmesh_core.errors import NotFound, PermissionDenied
 from syftmesh_core.layout import call_path
 from syftmesh_core.permission import Level, Question, decide
 from syftmesh_kit.filelog import FileLog
-from syftmesh_kit.filelog.feed import NO_GROUPS
 
 from syftmesh_router.domain.envelope import Envelope
 
@@ -42,7 +41,7 @@ class FileLogRights:
             )
         path = call_path(envelope.directory)
         question = Question(envelope.sender, path, Level.WRITE, self._clock.now_ms())
-        if not decide(site.tree, question, NO_GROUPS).allowed:
+        if not decide(site.tree, question).allowed:
             raise PermissionDenied(
                 f"You may not call {envelope.url}: its owner grants it by write on the endpoint's directory.",
                 metadata={"url": str(envelope.url)},

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from syftmesh_core.path import MeshPath
 from syftmesh_core.permission.engine import Question, decide
-from syftmesh_core.permission.entry import Groups
 from syftmesh_core.permission.ruleset import Level
 from syftmesh_core.permission.tree import RuleTree
-
-NO_GROUPS: Final[Groups] = {}
-"""Groups are nobody until the key directory carries signed group lists."""
 
 
 def may_read(tree: RuleTree, requester: str, path: MeshPath, now_ms: int) -> bool:
     """Return whether `requester` may read the file at `path`."""
     if requester == path.site:
         return True
-    return decide(tree, Question(requester, path, Level.READ, now_ms), NO_GROUPS).allowed
+    return decide(tree, Question(requester, path, Level.READ, now_ms)).allowed
 
 
 def may_write_somewhere(tree: RuleTree, requester: str) -> bool:
@@ -26,7 +20,7 @@ def may_write_somewhere(tree: RuleTree, requester: str) -> bool:
     if requester == tree.site:
         return True
     return any(
-        rule.granted[Level.CREATE.value].names(requester, NO_GROUPS)
+        rule.granted[Level.CREATE.value].names(requester, tree.groups)
         for file in tree
         for rule in file.rules.rules
     )

@@ -9,7 +9,7 @@ from syftmesh_core.permission.engine import LIMIT_REASONS, Question, decide, lev
 from syftmesh_core.permission.reader import ReaderKind, readers_of
 from syftmesh_core.permission.ruleset import Level
 
-from syftmesh_sync.domain.access import NO_GROUPS, may_read
+from syftmesh_sync.domain.access import may_read
 from syftmesh_sync.domain.candidate import Candidate, object_missing
 from syftmesh_sync.domain.ports import Entry, NewRecord, SiteView
 
@@ -64,7 +64,7 @@ def _check_right(
         live_files=lambda key: site.count(key, now_ms, excluding=candidate.text),
         deletes=record.deleted,
     )
-    decision = decide(site.tree, question, NO_GROUPS)
+    decision = decide(site.tree, question)
     if decision.reason in LIMIT_REASONS:
         raise LimitExceeded(
             f"{path} passes a limit of the rules there. Needed: {decision.needed}",
@@ -122,7 +122,7 @@ def _check_content(candidate: Candidate, site: SiteView, requester: str, now_ms:
         raise object_missing(content)
     if content.sealed or path.is_rules_file:
         return
-    if readers_of(site.tree, path, NO_GROUPS, now_ms).kind is not ReaderKind.PUBLIC:
+    if readers_of(site.tree, path, site.tree.groups, now_ms).kind is not ReaderKind.PUBLIC:
         raise InvalidInput(
             f"{path} is not readable by everyone, so its content must be sealed and this is not.",
             reason="PLAIN_NOT_ALLOWED",
