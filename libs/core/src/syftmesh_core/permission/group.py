@@ -133,7 +133,3 @@ def _table(value: Value, name: str) -> Table:
     if not isinstance(value, Table):
         refuse(value.line, f"{name} is not a mapping")
     return value
-
-
-def _line(value: Value) -> int:
-    return value.line
