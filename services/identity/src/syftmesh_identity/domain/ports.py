@@ -13,6 +13,7 @@ from syftmesh_identity.domain.model import (
     Site,
     Stored,
 )
+from syftmesh_identity.domain.provider import DeviceAuthorization, PollAnswer, Provider
 
 Record = TypeVar("Record")
 
@@ -91,4 +92,46 @@ class Stores(Protocol):
     @property
     def sites(self) -> RecordStore[Site]:
         """Sites by principal."""
+        ...
+
+
+class ProviderClient(Protocol):
+    """The device flow of one OIDC provider (RFC 8628)."""
+
+    @property
+    def provider(self) -> Provider:
+        """What the operator says of it."""
+        ...
+
+    async def authorize(self) -> DeviceAuthorization:
+        """Return a new code for a person to confirm.
+
+        Raises:
+            Unavailable: PROVIDER_AWAY.
+        """
+        ...
+
+    async def poll(self, device_code: str) -> PollAnswer:
+        """Return how far the login is; the ID token of one that is confirmed has been verified.
+
+        Raises:
+            Unavailable: PROVIDER_AWAY.
+            Unauthenticated: PROVIDER_TOKEN_INVALID.
+        """
+        ...
+
+
+class CodeSeal(Protocol):
+    """Keeps a provider's device code secret where a login is stored."""
+
+    def seal(self, code: str, login: str) -> str:
+        """Return `code` sealed for the login of this key alone."""
+        ...
+
+    def open(self, sealed: str, login: str) -> str:
+        """Return the code.
+
+        Raises:
+            IntegrityFailure: It is not of this login, or of another signing key file (RECORD_DAMAGED).
+        """
         ...
