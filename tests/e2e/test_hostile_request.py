@@ -156,7 +156,7 @@ def _tokens(mesh: Any, good: str) -> dict[str, str | None]:
         "expired": issued(signing, clock=old),
         "foreign key": issued(foreign),
         "foreign issuer": issued(signing, issuer="https://evil.example"),
-        "foreign audience": issued(signing, audience="other"),
+        "foreign audience": issued(signing, audiences=("other",)),
         "without algorithm": jwt.encode(claims, None, algorithm="none", headers={"kid": kid}),
         "public key as secret": jwt.encode(claims, "k" * 64, algorithm="HS256", headers={"kid": kid}),
         "cut": f"{head}.{body}.{signature[:-4]}",

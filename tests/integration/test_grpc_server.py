@@ -27,6 +27,7 @@ from syftmesh_core.errors import (
     LimitExceeded,
     MeshError,
     NotFound,
+    PermissionDenied,
     Unauthenticated,
     Unavailable,
     Unimplemented,
@@ -41,7 +42,8 @@ from syftmesh_kit.trace import current_traceparent, end_span, start_span
 
 pytestmark = pytest.mark.integration
 
-NAME = "test.Echo"
+NAME = "mesh.sync.v1.SyncService"
+"""Methods that are no real ones, under a name whose tokens are for the audience ``sync``."""
 PUBLIC = f"/{NAME}/Public"
 KEY, FOREIGN = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 SECRET = "hunter2-in-an-exception"
@@ -81,6 +83,7 @@ class EchoModule:
         methods = {
             "Unary": grpc.unary_unary_rpc_method_handler(unary, *codec),
             "Public": grpc.unary_unary_rpc_method_handler(unary, *codec),
+            "ListFiles": grpc.unary_unary_rpc_method_handler(unary, *codec),
             "UnaryStream": grpc.unary_stream_rpc_method_handler(unary_stream, *codec),
             "StreamUnary": grpc.stream_unary_rpc_method_handler(stream_unary, *codec),
             "StreamStream": grpc.stream_stream_rpc_method_handler(stream_stream, *codec),
@@ -297,7 +300,7 @@ FORGERIES: dict[str, Callable[[Rig], str]] = {
         algorithm="HS256",
         headers={"kid": "k1"},
     ),
-    "wrong audience": lambda rig: rig.issue(audience="other"),
+    "wrong audience": lambda rig: rig.issue(audiences=("router", "identity")),
     "wrong issuer": lambda rig: rig.issue(issuer="other"),
     "foreign key": lambda rig: rig.issue(FOREIGN),
     "unknown kid": lambda rig: rig.issue(kid="k2"),
@@ -328,6 +331,20 @@ async def test_token_expires_within_its_leeway() -> None:
         with pytest.raises(Unauthenticated) as caught:
             await rig.ask()
         assert caught.value.reason == "TOKEN_EXPIRED"
+
+
+async def test_a_guest_calls_what_is_listed_for_guests_and_nothing_else() -> None:
+    async def who(_value: str) -> str:
+        caller = current_caller()
+        return f"{caller.requester} {caller.kind}"
+
+    async with running(who) as rig:
+        rig.token = TokenIssuer(KEY, "k1", "embedded", rig.clock).issue("guest", "guest", kind="guest")[0]
+        assert await rig.ask(method="ListFiles") == "guest guest"
+        assert await rig.ask(method="Public") == "guest guest"
+        with pytest.raises(PermissionDenied) as caught:
+            await rig.ask()
+        assert caught.value.reason == "GUEST_NOT_ALLOWED"
 
 
 async def test_public_method_needs_no_token_and_ignores_a_bad_one() -> None:

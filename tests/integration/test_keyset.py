@@ -54,7 +54,7 @@ def ready(watcher: KeySetWatcher | RevocationWatcher) -> Callable[[], Awaitable[
 
 def reason(verifier: TokenVerifier, token: str) -> str:
     try:
-        verifier.verify(token)
+        verifier.verify(token, "sync")
     except Unauthenticated as error:
         return error.reason
     return ""
@@ -74,7 +74,7 @@ async def test_keys_are_followed_from_publication_to_retirement(tmp_path: Path) 
         await publisher.publish("key/1", key.public_key())
         await eventually(ready(watcher))
         token, _ = TokenIssuer(key, "key/1", "embedded", CLOCK).issue("alice@x.org", "d1")
-        assert verifier.verify(token).principal == "alice@x.org"
+        assert verifier.verify(token, "sync").principal == "alice@x.org"
         await publisher.retire("key/1")
 
         async def refused() -> bool:
@@ -102,7 +102,7 @@ async def test_revocations_reach_verifiers_that_start_before_and_after(tmp_path:
         running.append(tasks.create_task(RevocationWatcher(bus, early).run()))
         await eventually(ready(keys))
         for token, _ in tokens.values():
-            early.verify(token)
+            early.verify(token, "sync")
         await publisher.revoke(token_id=tokens["token"][1].token_id)
         await publisher.revoke(device_id="device")
         await publisher.revoke(principal="principal@x.org")
@@ -116,7 +116,7 @@ async def test_revocations_reach_verifiers_that_start_before_and_after(tmp_path:
             return {reason(v, token) for v in (early, late) for token in named} == {"TOKEN_REVOKED"}
 
         await eventually(all_refused)
-        assert early.verify(tokens["free"][0]).principal == "free@x.org"
+        assert early.verify(tokens["free"][0], "sync").principal == "free@x.org"
         for task in running:
             task.cancel()
 

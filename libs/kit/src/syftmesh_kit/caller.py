@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from syftmesh_core.errors import Unauthenticated
+from syftmesh_core.principal import ANONYMOUS, GUEST
 
-CallerKind = Literal["user", "service"]
+CallerKind = Literal["user", "service", "guest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,11 +17,12 @@ class Caller:
     """A verified caller.
 
     Attributes:
-        principal: E-mail address, lower case, or the service's name for kind ``service``.
+        principal: E-mail address, lower case; the service's name for kind ``service``; ``guest`` for a guest.
         device_id: Device that holds the token (claim ``did``).
         token_id: Id of the access token (claim ``jti``).
-        kind: ``user`` or ``service``.
+        kind: ``user``, ``service``, or ``guest``: a person, not known who.
         expires_at_s: End of the token's life, Unix seconds; 0 when it is not known.
+        audiences: Services that take the token.
     """
 
     principal: str
@@ -28,6 +30,14 @@ class Caller:
     token_id: str
     kind: CallerKind = "user"
     expires_at_s: int = 0
+    audiences: tuple[str, ...] = ()
+
+    @property
+    def requester(self) -> str:
+        """Who asks in the sense of rules: a principal, a guest; a service has no rights of its own."""
+        if self.kind == "user":
+            return self.principal
+        return GUEST if self.kind == "guest" else ANONYMOUS
 
 
 _CALLER: ContextVar[Caller | None] = ContextVar("syftmesh_caller", default=None)

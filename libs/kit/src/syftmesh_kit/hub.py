@@ -157,10 +157,10 @@ class _PatientVerifier(TokenVerifier):
 
     is_ready = False
 
-    def verify(self, token: str) -> Caller:
+    def verify(self, token: str, audience: str) -> Caller:
         if not self.is_ready:
             raise Unavailable("The keys of tokens have not been read yet.", reason="KEY_SET_PENDING")
-        return super().verify(token)
+        return super().verify(token, audience)
 
 
 async def _connected(

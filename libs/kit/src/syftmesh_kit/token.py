@@ -1,16 +1,17 @@
 """Access tokens: EdDSA JSON Web Tokens (RFC 7519, RFC 8037), issued by identity, verified by every service.
 
-Claims: ``iss``, ``sub`` (e-mail, or service name), ``did`` (device id), ``aud``, ``iat``, ``exp``, ``jti``,
-``kind`` (``user`` or ``service``). The header carries ``kid``; no algorithm but EdDSA is accepted.
+Claims: ``iss``, ``sub`` (e-mail, service name, or ``guest``), ``did`` (device id), ``aud`` (list of the services
+that take it), ``iat``, ``exp``, ``jti``, ``kind`` (``user``, ``service`` or ``guest``). The header carries ``kid``; no
+algorithm but EdDSA is accepted.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -20,11 +21,36 @@ from syftmesh_core.errors import Unauthenticated
 from syftmesh_kit.caller import Caller, CallerKind
 
 ALGORITHM: Final = "EdDSA"
-AUDIENCE: Final = "syftmesh"
+AUDIENCES: Final = ("identity", "sync", "permissions", "crypto", "router", "superlink", "gateway")
+"""Every service that takes access tokens; each takes those alone that name it."""
+
+GUEST_AUDIENCES: Final = ("identity", "sync", "permissions", "gateway")
+"""The services that have something for guests."""
+
 ACCESS_TTL_S: Final = 15 * 60
 MAX_TOKEN_BYTES: Final = 4096
 _REQUIRED: Final = ["iss", "sub", "did", "aud", "iat", "exp", "jti", "kind"]
+_OPTIONS: Final[dict[str, Any]] = {
+    "require": _REQUIRED,
+    # Times are checked by the injected clock, the audience for each call: one process may serve many services.
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_nbf": False,
+    "verify_aud": False,
+}
+_KINDS: Final = frozenset(get_args(CallerKind))
+_SERVICES: Final = {"rpc": "router", "federated": "superlink"}
 _HINT: Final = "Log in with `syftmesh login`."
+
+
+def audience_of(method: str) -> str:
+    """Return the audience that a token needs for an RPC (``/mesh.<domain>.v1.<Service>/<Method>``).
+
+    It is the service that owns the domain. A method of nobody's has the empty audience, which no token names.
+    """
+    package, _, rest = method.removeprefix("/").partition(".")
+    domain = rest.partition(".")[0] if package == "mesh" else ""
+    return _SERVICES.get(domain, domain)
 
 
 class KeySet(Protocol):
@@ -74,7 +100,17 @@ class Revocation:
 
 
 class TokenIssuer:
-    """Makes access tokens. Used by identity (and by tests)."""
+    """Makes access tokens. Used by identity (and by tests).
+
+    Args:
+        signing_key: Signs them.
+        kid: Its name in the key set.
+        issuer: Value of ``iss``.
+        clock: Wall time.
+        audiences: Services that take them, unless `issue` says which.
+        ttl_s: Their life, in seconds.
+        random: Source of ids.
+    """
 
     def __init__(
         self,
@@ -83,7 +119,7 @@ class TokenIssuer:
         issuer: str,
         clock: Clock,
         *,
-        audience: str = AUDIENCE,
+        audiences: Iterable[str] = AUDIENCES,
         ttl_s: int = ACCESS_TTL_S,
         random: Random = system_random,
     ) -> None:
@@ -91,26 +127,29 @@ class TokenIssuer:
         self._kid = kid
         self._issuer = issuer
         self._clock = clock
-        self._audience = audience
+        self._audiences = tuple(audiences)
         self._ttl_s = ttl_s
         self._random = random
 
-    def issue(self, principal: str, device_id: str, *, kind: CallerKind = "user") -> tuple[str, Caller]:
-        """Return a signed access token and the caller it stands for."""
+    def issue(
+        self, principal: str, device_id: str, *, kind: CallerKind = "user", audiences: Iterable[str] = ()
+    ) -> tuple[str, Caller]:
+        """Return a signed access token and the caller it stands for; without `audiences` for all of the issuer's."""
         now_s = self._clock.now_ms() // 1000
+        services = tuple(audiences) or self._audiences
         token_id = uuid7(self._clock, self._random)
         claims = {
             "iss": self._issuer,
             "sub": principal,
             "did": device_id,
-            "aud": self._audience,
+            "aud": list(services),
             "iat": now_s,
             "exp": now_s + self._ttl_s,
             "jti": token_id,
             "kind": kind,
         }
         token = jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": self._kid})
-        return token, Caller(principal, device_id, token_id, kind, now_s + self._ttl_s)
+        return token, Caller(principal, device_id, token_id, kind, now_s + self._ttl_s, services)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +166,6 @@ class TokenVerifier:
         keys: The issuer's public keys (`keyset.KeySetWatcher` in a service).
         issuer: Accepted value of ``iss``.
         clock: Wall time.
-        audience: Accepted value of ``aud``.
         leeway_s: Allowed difference of clocks, in seconds.
         max_cached: Tokens remembered; the least recently used goes first.
     """
@@ -138,22 +176,20 @@ class TokenVerifier:
         issuer: str,
         clock: Clock,
         *,
-        audience: str = AUDIENCE,
         leeway_s: int = 5,
         max_cached: int = 10_000,
     ) -> None:
         self._keys = keys
         self._issuer = issuer
         self._clock = clock
-        self._audience = audience
         self._leeway_s = leeway_s
         self._max_cached = max_cached
         self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
         self._revocations: dict[Revocation, None] = {}
         self._listeners: list[Callable[[Revocation], None]] = []
 
-    def verify(self, token: str) -> Caller:
-        """Return the caller that `token` proves.
+    def verify(self, token: str, audience: str) -> Caller:
+        """Return the caller that `token` proves to the service `audience`.
 
         Raises:
             Unauthenticated: TOKEN_INVALID (malformed, foreign key, algorithm, issuer or audience),
@@ -171,6 +207,8 @@ class TokenVerifier:
         if known.caller.expires_at_s + self._leeway_s <= self._clock.now_ms() / 1000:
             self._cache.pop(digest, None)
             raise _refused("The access token has expired.", "TOKEN_EXPIRED", "Refresh it or log in again.")
+        if audience not in known.caller.audiences:
+            raise _refused("The access token is for other services.", "TOKEN_INVALID")
         return known.caller
 
     def revoke(self, revocation: Revocation) -> None:
@@ -199,13 +237,18 @@ class TokenVerifier:
         for name in ("sub", "did", "jti", "kind"):
             if not isinstance(claims.get(name), str) or not claims[name]:
                 raise _refused("The access token lacks a claim.", "TOKEN_INVALID")
-        if claims["kind"] not in {"user", "service"} or not all(
-            type(claims[n]) is int for n in ("iat", "exp")
-        ):
+        if claims["kind"] not in _KINDS or not all(type(claims[n]) is int for n in ("iat", "exp")):
             raise _refused("The access token has a claim of the wrong type.", "TOKEN_INVALID")
         if claims["iat"] - self._leeway_s > self._clock.now_ms() / 1000:
             raise _refused("The access token is not valid yet. Check the clock.", "TOKEN_INVALID")
-        caller = Caller(claims["sub"], claims["did"], claims["jti"], claims["kind"], claims["exp"])
+        caller = Caller(
+            claims["sub"],
+            claims["did"],
+            claims["jti"],
+            claims["kind"],
+            claims["exp"],
+            _audiences(claims["aud"]),
+        )
         if any(r.covers(caller, claims["iat"]) for r in self._revocations):
             raise _refused("The access token has been revoked.", "TOKEN_REVOKED")
         return _Verified(caller, claims["iat"], kid)
@@ -223,14 +266,18 @@ class TokenVerifier:
                 token,
                 key,
                 algorithms=[ALGORITHM],
-                audience=self._audience,
                 issuer=self._issuer,
-                # Times are checked by the injected clock.
-                options={"require": _REQUIRED, "verify_exp": False, "verify_iat": False, "verify_nbf": False},
+                options=_OPTIONS,
             )
         except (jwt.PyJWTError, ValueError, TypeError, KeyError) as error:
             raise refused from error
         return claims, str(kid)
+
+
+def _audiences(claim: object) -> tuple[str, ...]:
+    if not isinstance(claim, list) or not claim or not all(isinstance(name, str) and name for name in claim):
+        raise _refused("The access token has a claim of the wrong type.", "TOKEN_INVALID")
+    return tuple(claim)
 
 
 def _refused(message: str, reason: str, hint: str = _HINT) -> Unauthenticated:

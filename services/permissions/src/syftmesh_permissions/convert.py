@@ -8,7 +8,6 @@ from mesh.common.v1 import common_pb2
 from mesh.permissions.v1 import permissions_pb2, permissions_service_pb2
 from syftmesh_core.errors import InvalidInput
 from syftmesh_core.permission.ruleset import Level
-from syftmesh_core.principal import ANONYMOUS
 from syftmesh_kit.caller import Caller
 
 from syftmesh_permissions.domain.consistency import Token
@@ -24,7 +23,7 @@ _LEVELS: Final = {
 
 def asker(caller: Caller) -> str:
     """Return who asks; a service has no rights of its own."""
-    return caller.principal if caller.kind == "user" else ANONYMOUS
+    return caller.requester
 
 
 def inquiry(question: permissions_pb2.Question) -> Inquiry:

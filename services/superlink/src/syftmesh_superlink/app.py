@@ -75,7 +75,7 @@ class Callers:
         """
         if not self._is_ready:
             raise Unavailable("The keys of tokens have not been read yet.", reason="KEY_SET_PENDING")
-        return self._verifier.verify(token)
+        return self._verifier.verify(token, "superlink")
 
     async def _prepare(self) -> None:
         while not self._is_ready:

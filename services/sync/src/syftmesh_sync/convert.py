@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from mesh.sync.v1 import sync_pb2
 from syftmesh_core.errors import PermissionDenied
-from syftmesh_core.principal import ANONYMOUS
 from syftmesh_core.record import SignedRecord
 from syftmesh_kit.caller import Caller
 from syftmesh_kit.filelog import Change, ChangeKind, LogPosition
@@ -43,7 +42,7 @@ def uploader(caller: Caller) -> Uploader:
 
 def requester(caller: Caller) -> str:
     """Return who reads; a service has no rights of its own and reads what everyone may."""
-    return caller.principal if caller.kind == "user" else ANONYMOUS
+    return caller.requester
 
 
 def object_specs(objects: Iterable[sync_pb2.ObjectSpec]) -> list[ObjectSpec]:

@@ -12,17 +12,30 @@ import structlog
 from opentelemetry.context import Context
 from opentelemetry.trace import Span
 from syftmesh_core.clock import Clock, Random, uuid7
-from syftmesh_core.errors import MeshError, Unauthenticated
+from syftmesh_core.errors import MeshError, PermissionDenied, Unauthenticated
 
 from syftmesh_kit.caller import Caller, bind_caller
 from syftmesh_kit.errors import internal_error, message_too_large, status_code, trailing_metadata
 from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.tls import check_peer, peer_names
-from syftmesh_kit.token import Revocation, TokenVerifier
+from syftmesh_kit.token import Revocation, TokenVerifier, audience_of
 from syftmesh_kit.trace import TRACEPARENT, end_span, start_span
 
 AUTHORIZATION: Final = "authorization"
 _BEARER: Final = "Bearer "
+GUEST_METHODS: Final = frozenset(
+    f"/mesh.{service}/{method}"
+    for service, methods in {
+        "identity.v1.IdentityService": "WhoAmI",
+        "permissions.v1.PermissionService": (
+            "CheckPermission BatchCheckPermissions ExplainPermission ListAccessible"
+        ),
+        "sync.v1.SyncService": "WatchChanges ListFiles StatFiles OpenDownload",
+    }.items()
+    for method in methods.split()
+)
+"""All that a guest may call, besides what needs no token: reading, and asking what it may read."""
+
 _QUIET: Final = ("/grpc.health.v1.", "/grpc.reflection.")
 
 
@@ -148,11 +161,18 @@ class CallScope:
                 hint="Log in with `syftmesh login`.",
             )
         try:
-            return verifier.verify(header[len(_BEARER) :])
+            caller = verifier.verify(header[len(_BEARER) :], audience_of(self._method))
         except Unauthenticated:
             if self._open:  # a stale token must not keep anybody from logging in
                 return None
             raise
+        if caller.kind == "guest" and not self._open and self._method not in GUEST_METHODS:
+            raise PermissionDenied(
+                "Guests may read what is open to them, and nothing else. Log in for this.",
+                reason="GUEST_NOT_ALLOWED",
+                hint="syftmesh login",
+            )
+        return caller
 
     async def _finish(self, error: BaseException | None) -> None:
         if isinstance(error, asyncio.CancelledError) and self.revoked:
