@@ -23,11 +23,17 @@ from syftmesh_kit.token import TokenIssuer
 from syftmesh_kit.waiting import Waiting
 
 from syftmesh_identity.adapters.admin_socket import AdminSocket
+from syftmesh_identity.adapters.derived_key import derived_key
 from syftmesh_identity.adapters.kv_store import declare, stores_on
+from syftmesh_identity.adapters.limit_store import code_state_on
 from syftmesh_identity.adapters.local_token import LocalTokenFile
+from syftmesh_identity.adapters.mail import SmtpMailer
+from syftmesh_identity.adapters.mail_server import mail_server
 from syftmesh_identity.adapters.revocation import PublishedRevocations
 from syftmesh_identity.adapters.signing_key import SignedAccess, SigningKey, load_or_create
+from syftmesh_identity.domain.code import CodeLogin, CodePolicy
 from syftmesh_identity.domain.enrolment import Enrolment
+from syftmesh_identity.domain.fingerprint import Fingerprint
 from syftmesh_identity.domain.join import JoinTokens
 from syftmesh_identity.domain.login import LocalLogin
 from syftmesh_identity.domain.model import OPERATOR
@@ -40,6 +46,8 @@ from syftmesh_identity.servicer import (
     UseCases,
     admin_servicer,
 )
+from syftmesh_identity.servicer.address import CallAddress
+from syftmesh_identity.servicer.code import LoginMethods
 from syftmesh_identity.settings import IdentitySettings
 
 _RETRY_S: Final = 0.5
@@ -57,12 +65,14 @@ class IdentityModule:
         publisher: KeySetPublisher,
         key: SigningKey,
         admin: AdminSocket | None = None,
+        mailer: SmtpMailer | None = None,
     ) -> None:
         self._bus = bus
         self._servicer = servicer
         self._publisher = publisher
         self._key = key
         self._admin = admin
+        self._mailer = mailer
         self._prepared = False
 
     @property
@@ -83,6 +93,8 @@ class IdentityModule:
         """
         if self._admin is not None:
             await self._admin.start()
+        if self._mailer is not None:
+            self._mailer.start(tasks)
         tasks.create_task(self._prepare())
 
     async def ready(self) -> None:
@@ -96,9 +108,11 @@ class IdentityModule:
         await self._bus.stream_state(f"KV_{subject.KV_IDENTITY_REFRESH}")
 
     async def drain(self) -> None:
-        """Close the admin socket; the host waits for the calls, and nothing runs beside them."""
+        """Close the admin socket and hand over the mails that were promised; the host waits for the calls."""
         if self._admin is not None:
             await self._admin.stop()
+        if self._mailer is not None:
+            await self._mailer.drain()
 
     async def _prepare(self) -> None:
         waiting = Waiting("identity.waiting")
@@ -133,7 +147,8 @@ async def build(
         registry: Where calls on the admin socket are counted; not one that counts other servers' calls.
 
     Raises:
-        InvalidInput: An administrator is no normalised e-mail (SETTING_INVALID).
+        InvalidInput: An administrator is no normalised e-mail, or a file of the mail's settings is not usable
+            (SETTING_INVALID).
         IntegrityFailure: The key file is damaged (SIGNING_KEY_DAMAGED).
         WrongState: A secret file is open to others (FILE_NOT_PRIVATE).
     """
@@ -149,6 +164,9 @@ async def build(
         TokenIssuer(key.key, key.kid, settings.issuer, clock, ttl_s=settings.access_ttl_s, random=random)
     )
     sessions = Sessions(stores, enrolment, revocations, access, clock, random, settings.refresh_ttl_s)
+    fingerprint = Fingerprint(derived_key(key.key, "fingerprint"))
+    mailer = await asyncio.to_thread(_mailer, settings, fingerprint, clock, random)
+    state, policy = code_state_on(bus, fingerprint, clock), _code_policy(settings)
     use_cases = UseCases(
         stores=stores,
         enrolment=enrolment,
@@ -158,10 +176,30 @@ async def build(
             stores, enrolment, sessions, settings.administrators | {OPERATOR}, clock, random
         ),
         key_set=_KeySet(keys),
+        codes=CodeLogin(state, mailer, stores, enrolment, sessions, policy, clock, random),
+        login_methods=LoginMethods(local=settings.local_token_file is not None, code=mailer is not None),
+        address=CallAddress(settings.trusted_proxies),
     )
     servicer = IdentityServicer(use_cases, settings.issuer, clock)
     admin = _admin_socket(settings, servicer, registry or CollectorRegistry())
-    return IdentityModule(bus, servicer, KeySetPublisher(keys), key, admin)
+    return IdentityModule(bus, servicer, KeySetPublisher(keys), key, admin, mailer)
+
+
+def _mailer(
+    settings: IdentitySettings, fingerprint: Fingerprint, clock: Clock, random: Random
+) -> SmtpMailer | None:
+    server = mail_server(settings)
+    if server is None:
+        return None
+    return SmtpMailer(server, settings.mail_from, settings.issuer, fingerprint, clock, random)
+
+
+def _code_policy(settings: IdentitySettings) -> CodePolicy:
+    return CodePolicy(
+        admitted_domains=settings.admitted_domains,
+        codes_per_address=settings.codes_per_address_hour,
+        tries_per_address=settings.wrong_codes_per_address_hour,
+    )
 
 
 def _admin_socket(

@@ -7,8 +7,10 @@ from pathlib import Path
 from pydantic import Field
 from syftmesh_kit.settings import NameSet, OptionalPath, ServiceSettings, settings_config
 
+from syftmesh_identity.mail_settings import MailSettings
 
-class IdentitySettings(ServiceSettings):
+
+class IdentitySettings(ServiceSettings, MailSettings):
     """What the identity service is told."""
 
     model_config = settings_config("identity")

@@ -28,6 +28,8 @@ BUCKETS: Final = (
     subject.KV_IDENTITY_REFRESH,
     subject.KV_IDENTITY_JOIN,
     subject.KV_IDENTITY_SITE,
+    subject.KV_IDENTITY_CODE,
+    subject.KV_IDENTITY_LIMIT,
 )
 
 KEPT_S: Final = 7 * 24 * 3600
@@ -40,9 +42,10 @@ class KvRecords(RecordStore[Record]):
     Args:
         kv: The bucket.
         records: Encodes the records.
-        expires_ms: Gives the end of a record, after which it is kept for `KEPT_S` and then vanishes;
-            None keeps records for ever.
         clock: Wall time.
+        expires_ms: Gives the end of a record, after which it is kept for `kept_s` and then vanishes;
+            None keeps records for ever.
+        kept_s: Seconds that a record is kept after its end.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class KvRecords(RecordStore[Record]):
         records: Codec[Record],
         clock: Clock,
         expires_ms: Callable[[Record], int] | None = None,
+        kept_s: int = KEPT_S,
     ) -> None:
         self._kv = kv
         self._codec = records
         self._clock = clock
         self._expires_ms = expires_ms
+        self._kept_s = kept_s
 
     async def get(self, key: str) -> Stored[Record] | None:
         """Return the record of `key`, or None."""
@@ -92,7 +97,7 @@ class KvRecords(RecordStore[Record]):
     def _ttl_s(self, record: Record) -> int | None:
         if self._expires_ms is None:
             return None
-        return max(0, self._expires_ms(record) - self._clock.now_ms()) // 1000 + KEPT_S
+        return max(0, self._expires_ms(record) - self._clock.now_ms()) // 1000 + self._kept_s
 
 
 @dataclass(frozen=True, slots=True)

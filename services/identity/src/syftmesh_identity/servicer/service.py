@@ -18,6 +18,7 @@ from syftmesh_core.errors import PermissionDenied
 from syftmesh_kit.caller import Caller, current_caller, optional_caller
 
 from syftmesh_identity import convert
+from syftmesh_identity.domain.code import CodeLogin
 from syftmesh_identity.domain.enrolment import Enrolment
 from syftmesh_identity.domain.join import JoinTokens
 from syftmesh_identity.domain.login import LocalLogin
@@ -25,7 +26,8 @@ from syftmesh_identity.domain.model import OPERATOR
 from syftmesh_identity.domain.page import page_of
 from syftmesh_identity.domain.ports import Stores
 from syftmesh_identity.domain.refresh import Sessions
-from syftmesh_identity.servicer.code import CodeHandlers
+from syftmesh_identity.servicer.address import CallAddress
+from syftmesh_identity.servicer.code import CodeHandlers, LoginMethods
 from syftmesh_identity.servicer.person import PersonHandlers
 from syftmesh_identity.servicer.provider import ProviderHandlers
 
@@ -69,6 +71,9 @@ class UseCases:
     local_login: LocalLogin
     join_tokens: JoinTokens
     key_set: Callable[[], Awaitable[list[pb.VerifyingKey]]]
+    codes: CodeLogin
+    login_methods: LoginMethods
+    address: CallAddress
 
 
 class IdentityServicer(CodeHandlers, ProviderHandlers, PersonHandlers, grpc_api.IdentityServiceServicer):
