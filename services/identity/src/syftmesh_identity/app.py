@@ -25,10 +25,13 @@ from syftmesh_kit.waiting import Waiting
 from syftmesh_identity.adapters.admin_socket import AdminSocket
 from syftmesh_identity.adapters.derived_key import derived_key
 from syftmesh_identity.adapters.kv_store import declare, stores_on
-from syftmesh_identity.adapters.limit_store import code_state_on
+from syftmesh_identity.adapters.limit_store import code_state_on, limiter_on
 from syftmesh_identity.adapters.local_token import LocalTokenFile
+from syftmesh_identity.adapters.login_seal import LoginSeal
 from syftmesh_identity.adapters.mail import SmtpMailer
 from syftmesh_identity.adapters.mail_server import mail_server
+from syftmesh_identity.adapters.provider_file import provider_clients, read_providers
+from syftmesh_identity.adapters.provider_login import provider_logins_on
 from syftmesh_identity.adapters.revocation import PublishedRevocations
 from syftmesh_identity.adapters.signing_key import SignedAccess, SigningKey, load_or_create
 from syftmesh_identity.domain.code import CodeLogin, CodePolicy
@@ -37,6 +40,7 @@ from syftmesh_identity.domain.fingerprint import Fingerprint
 from syftmesh_identity.domain.join import JoinTokens
 from syftmesh_identity.domain.login import LocalLogin
 from syftmesh_identity.domain.model import OPERATOR
+from syftmesh_identity.domain.provider_login import LoginLimits, ProviderLogins
 from syftmesh_identity.domain.refresh import Sessions
 from syftmesh_identity.servicer import (
     ADMIN_CALLER,
@@ -147,8 +151,8 @@ async def build(
         registry: Where calls on the admin socket are counted; not one that counts other servers' calls.
 
     Raises:
-        InvalidInput: An administrator is no normalised e-mail, or a file of the mail's settings is not usable
-            (SETTING_INVALID).
+        InvalidInput: An administrator is no normalised e-mail, or the file of the providers or one of the mail's
+            settings is not usable (SETTING_INVALID, TLS_FILES_INVALID).
         IntegrityFailure: The key file is damaged (SIGNING_KEY_DAMAGED).
         WrongState: A secret file is open to others (FILE_NOT_PRIVATE).
     """
@@ -167,6 +171,16 @@ async def build(
     fingerprint = Fingerprint(derived_key(key.key, "fingerprint"))
     mailer = await asyncio.to_thread(_mailer, settings, fingerprint, clock, random)
     state, policy = code_state_on(bus, fingerprint, clock), _code_policy(settings)
+    logins = ProviderLogins(
+        provider_clients(await asyncio.to_thread(read_providers, settings.providers_file), clock),
+        provider_logins_on(bus, clock),
+        LoginSeal(derived_key(key.key, "provider-login"), random),
+        LoginLimits(limiter_on(bus, fingerprint, clock), settings.provider_logins_per_address_hour),
+        enrolment,
+        sessions,
+        clock,
+        random,
+    )
     use_cases = UseCases(
         stores=stores,
         enrolment=enrolment,
@@ -177,8 +191,11 @@ async def build(
         ),
         key_set=_KeySet(keys),
         codes=CodeLogin(state, mailer, stores, enrolment, sessions, policy, clock, random),
-        login_methods=LoginMethods(local=settings.local_token_file is not None, code=mailer is not None),
+        login_methods=LoginMethods(
+            local=settings.local_token_file is not None, code=mailer is not None, providers=logins.names
+        ),
         address=CallAddress(settings.trusted_proxies),
+        provider_logins=logins,
     )
     servicer = IdentityServicer(use_cases, settings.issuer, clock)
     admin = _admin_socket(settings, servicer, registry or CollectorRegistry())

@@ -31,6 +31,14 @@ class IdentitySettings(ServiceSettings, MailSettings):
     administrators: NameSet = frozenset()
     """E-mails, lower case, that may make join tokens for others; empty: everybody for themselves only."""
 
+    providers_file: OptionalPath = None
+    """OIDC providers by which people may log in: a file (0600, or mounted from a Secret), TOML when its name ends in
+    ``.toml``, else JSON; docs/operations/identity.md describes it. Read at the start. Unset: none."""
+
+    provider_logins_per_address_hour: int = Field(default=60, ge=1, le=10_000)
+    """Logins by a provider that may be started from one network address within an hour; more where many people share
+    one."""
+
     access_ttl_s: int = Field(default=15 * 60, ge=30, le=3600)
     """Life of an access token in seconds; an hour at most, because revocations are announced that long."""
 

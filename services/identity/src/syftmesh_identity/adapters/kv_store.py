@@ -30,6 +30,7 @@ BUCKETS: Final = (
     subject.KV_IDENTITY_SITE,
     subject.KV_IDENTITY_CODE,
     subject.KV_IDENTITY_LIMIT,
+    subject.KV_IDENTITY_LOGIN,
 )
 
 KEPT_S: Final = 7 * 24 * 3600

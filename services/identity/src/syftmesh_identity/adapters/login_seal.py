@@ -6,33 +6,28 @@ import base64
 import binascii
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from syftmesh_core.clock import Random
 from syftmesh_core.errors import IntegrityFailure
 
 from syftmesh_identity.domain.ports import CodeSeal
 
-_INFO = b"syftmesh identity: device codes of logins"
 _NONCE_BYTES = 12
 
 
 class LoginSeal(CodeSeal):
-    """AES-256-GCM (NIST SP 800-38D) under a key derived (HKDF, RFC 5869) from the signing key file.
+    """AES-256-GCM (NIST SP 800-38D).
 
     Whoever reads the bus could otherwise finish other people's logins at the provider. The key of a login is
     authenticated with its code, so that no code can be moved to another login.
 
     Args:
-        key: The key of the service's file, the same for every replica.
+        key: 32 secret bytes, the same in every replica and after a restart.
         random: Source of nonces.
     """
 
-    def __init__(self, key: Ed25519PrivateKey, random: Random) -> None:
-        derived = HKDF(SHA256(), 32, salt=None, info=_INFO).derive(key.private_bytes_raw())
-        self._cipher = AESGCM(derived)
+    def __init__(self, key: bytes, random: Random) -> None:
+        self._cipher = AESGCM(key)
         self._random = random
 
     def seal(self, code: str, login: str) -> str:

@@ -47,12 +47,21 @@ class ProviderHttp:
         provider: Says which places may be asked.
         trust: The authorities that its certificate must come from.
         timeout_s: Longest request.
+        transport: What to ask by in place of the network; for tests.
     """
 
-    def __init__(self, provider: Provider, trust: ssl.SSLContext, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        trust: ssl.SSLContext,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self._provider = provider
         self._trust = trust
         self._timeout_s = timeout_s
+        self._transport = transport
 
     async def get(self, url: str) -> ProviderAnswer:
         """Return the answer to a GET.
@@ -87,7 +96,12 @@ class ProviderHttp:
         try:
             async with (
                 asyncio.timeout(self._timeout_s),
-                httpx.AsyncClient(verify=self._trust, trust_env=trust_env, timeout=self._timeout_s) as client,
+                httpx.AsyncClient(
+                    verify=self._trust,
+                    trust_env=trust_env,
+                    timeout=self._timeout_s,
+                    transport=self._transport,
+                ) as client,
                 client.stream(
                     method,
                     url,

@@ -12,6 +12,7 @@ from syftmesh_core.errors import NotFound, Unauthenticated, Unavailable
 from syftmesh_core.quote import quoted
 
 from syftmesh_identity.domain.enrolment import Enrolment, busy
+from syftmesh_identity.domain.limit import Limiter, Quota
 from syftmesh_identity.domain.model import Stored, TokenPair, checked_device_id, checked_label
 from syftmesh_identity.domain.ports import CodeSeal, ProviderClient, RecordStore
 from syftmesh_identity.domain.provider import (
@@ -58,6 +59,32 @@ class PendingLogin:
     interval_s: int
 
 
+class LoginLimits:
+    """How many logins by a provider one address may start.
+
+    Args:
+        limiter: Counts them.
+        per_hour: How many within any hour.
+    """
+
+    def __init__(self, limiter: Limiter, per_hour: int) -> None:
+        self._limiter = limiter
+        self._quota = Quota(
+            "provider_login_address",
+            per_hour,
+            reason="TOO_MANY_LOGINS",
+            message="Too many logins were started from your address.",
+        )
+
+    async def take(self, address: str) -> None:
+        """Count one login.
+
+        Raises:
+            LimitExceeded: TOO_MANY_LOGINS.
+        """
+        await self._limiter.take(self._quota, address)
+
+
 class ProviderLogins:
     """Starts and finishes logins by a provider.
 
@@ -65,6 +92,7 @@ class ProviderLogins:
         providers: The configured providers by name.
         logins: Logins under way, by the digest of their secret.
         seal: Keeps the providers' device codes secret where they are stored.
+        limits: Bounds how many logins one address starts.
         enrolment: Registers the device.
         sessions: Gives the tokens.
         clock: Wall time.
@@ -76,6 +104,7 @@ class ProviderLogins:
         providers: Mapping[str, ProviderClient],
         logins: RecordStore[ProviderLogin],
         seal: CodeSeal,
+        limits: LoginLimits,
         enrolment: Enrolment,
         sessions: Sessions,
         clock: Clock,
@@ -84,6 +113,7 @@ class ProviderLogins:
         self._providers = providers
         self._logins = logins
         self._seal = seal
+        self._limits = limits
         self._enrolment = enrolment
         self._sessions = sessions
         self._clock = clock
@@ -94,7 +124,7 @@ class ProviderLogins:
         """Return the names of the providers, sorted."""
         return tuple(sorted(self._providers))
 
-    async def start(self, provider: str, device_id: str, label: str) -> StartedLogin:
+    async def start(self, provider: str, device_id: str, label: str, address: str) -> StartedLogin:
         """Ask the provider for a code that a person confirms, and return it.
 
         Whose the device id is, is not looked at: nobody learns anything about devices before they have logged in.
@@ -102,6 +132,7 @@ class ProviderLogins:
         Raises:
             NotFound: PROVIDER_UNKNOWN.
             InvalidInput: DEVICE_INVALID.
+            LimitExceeded: Too many were started from `address` (TOO_MANY_LOGINS).
             Unavailable: PROVIDER_AWAY.
         """
         client = self._providers.get(provider)
@@ -112,6 +143,8 @@ class ProviderLogins:
                 metadata={"provider": quoted(provider)},
             )
         device, kind = checked_device_id(device_id), checked_label(label)
+        # Before the provider is asked: nobody makes it shut this mesh out.
+        await self._limits.take(address)
         authorization = await client.authorize()
         now_ms = self._clock.now_ms()
         secret = f"{MARK}.{new_secret(self._random)}"

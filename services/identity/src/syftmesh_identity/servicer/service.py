@@ -25,6 +25,7 @@ from syftmesh_identity.domain.login import LocalLogin
 from syftmesh_identity.domain.model import OPERATOR
 from syftmesh_identity.domain.page import page_of
 from syftmesh_identity.domain.ports import Stores
+from syftmesh_identity.domain.provider_login import ProviderLogins
 from syftmesh_identity.domain.refresh import Sessions
 from syftmesh_identity.servicer.address import CallAddress
 from syftmesh_identity.servicer.code import CodeHandlers, LoginMethods
@@ -74,6 +75,7 @@ class UseCases:
     codes: CodeLogin
     login_methods: LoginMethods
     address: CallAddress
+    provider_logins: ProviderLogins
 
 
 class IdentityServicer(CodeHandlers, ProviderHandlers, PersonHandlers, grpc_api.IdentityServiceServicer):
