@@ -144,6 +144,7 @@ _DECLARED = tuple(
     for name in (
         subject.KV_IDENTITY_KEYS,
         subject.KV_IDENTITY_REVOKED,
+        subject.KV_IDENTITY_SIGNING,
         subject.KV_IDENTITY_PRINCIPAL,
         subject.KV_IDENTITY_DEVICE,
         subject.KV_IDENTITY_REFRESH,

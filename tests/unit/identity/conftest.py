@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,11 +12,13 @@ from syftmesh_identity.domain.enrolment import Enrolment
 from syftmesh_identity.domain.join import JoinTokens
 from syftmesh_identity.domain.login import LocalLogin
 from syftmesh_identity.domain.model import IssuedAccess, Stored
+from syftmesh_identity.domain.person import Administrators, People
 from syftmesh_identity.domain.refresh import Sessions
 
 LOCAL_TOKEN = "l" * 43
 ADMIN = "admin@hub.example"
 REFRESH_TTL_S = 3600
+SERVICES = frozenset({"identity", "sync", "superlink"})
 
 
 @dataclass
@@ -97,6 +99,7 @@ class FakeStores:
 class FakeRevocations:
     tokens: list[str] = field(default_factory=list)
     devices: list[str] = field(default_factory=list)
+    principals: list[str] = field(default_factory=list)
 
     async def revoke_token(self, token_id: str, expires_ms: int) -> None:
         self.tokens.append(token_id)
@@ -104,15 +107,23 @@ class FakeRevocations:
     async def revoke_device(self, device_id: str) -> None:
         self.devices.append(device_id)
 
+    async def revoke_principal(self, principal: str) -> None:
+        self.principals.append(principal)
+
 
 @dataclass
 class FakeIssuer:
     clock: FakeClock
     random: FakeRandom
+    audiences: list[tuple[str, ...]] = field(default_factory=list)
 
-    def issue(self, principal: str, device_id: str) -> IssuedAccess:
+    def issue(self, principal: str, device_id: str, audiences: Sequence[str] = ()) -> IssuedAccess:
+        self.audiences.append(tuple(audiences))
         token_id = uuid7(self.clock, self.random)
         return IssuedAccess(f"{principal}|{device_id}|{token_id}", token_id, self.clock.now_ms() + 900_000)
+
+    def issue_guest(self) -> IssuedAccess:
+        return self.issue("guest", "guest", ("sync",))
 
 
 @dataclass
@@ -130,14 +141,23 @@ class World:
         self.clock, self.random = FakeClock(), FakeRandom()
         self.stores, self.revocations, self.secret = FakeStores(), FakeRevocations(), FakeSecret()
         self.enrolment = Enrolment(self.stores, self.revocations, self.clock)
-        issuer = FakeIssuer(self.clock, self.random)
+        self.issuer = FakeIssuer(self.clock, self.random)
         self.sessions = Sessions(
-            self.stores, self.enrolment, self.revocations, issuer, self.clock, self.random, REFRESH_TTL_S
+            self.stores,
+            self.enrolment,
+            self.revocations,
+            self.issuer,
+            self.clock,
+            self.random,
+            REFRESH_TTL_S,
+            SERVICES,
         )
         self.local_login = LocalLogin(self.secret, self.enrolment, self.sessions)
+        self.administrators = Administrators(frozenset({ADMIN}))
         self.join_tokens = JoinTokens(
-            self.stores, self.enrolment, self.sessions, frozenset({ADMIN}), self.clock, self.random
+            self.stores, self.enrolment, self.sessions, self.administrators, self.clock, self.random
         )
+        self.people = People(self.stores, self.enrolment, self.revocations, self.clock)
 
     async def login(self, principal="alice@x.example", device_id="dev-1", label="profile"):
         return await self.local_login.login(LOCAL_TOKEN, principal, device_id, label)

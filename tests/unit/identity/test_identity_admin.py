@@ -8,6 +8,7 @@ from syftmesh_core.errors import InvalidInput, NotFound, PermissionDenied
 from syftmesh_core.principal import is_principal
 from syftmesh_identity.domain.join import JoinTokens
 from syftmesh_identity.domain.model import OPERATOR
+from syftmesh_identity.domain.person import Administrators
 from syftmesh_identity.servicer import ADMIN_CALLER, ADMIN_METHODS, admin_servicer
 
 ALICE, BOB = "alice@x.example", "bob@y.example"
@@ -27,7 +28,12 @@ class _Servicer:
 @pytest.fixture
 def tokens(world) -> JoinTokens:
     return JoinTokens(
-        world.stores, world.enrolment, world.sessions, frozenset({OPERATOR}), world.clock, world.random
+        world.stores,
+        world.enrolment,
+        world.sessions,
+        Administrators(frozenset({OPERATOR})),
+        world.clock,
+        world.random,
     )
 
 

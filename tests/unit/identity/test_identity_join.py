@@ -35,9 +35,117 @@ async def test_redeeming_admits_the_device_with_the_label_of_the_token(world):
 
 async def test_a_token_is_used_once(world):
     _, secret = await world.join_tokens.create(ALICE, ALICE, "agent", 0)
-    await world.join_tokens.redeem(secret, ALICE, "dev-1")
-    await _refused(world, secret, device_id="dev-1")
+    pair = await world.join_tokens.redeem(secret, ALICE, "dev-1")
     await _refused(world, secret, device_id="dev-2")
+    await world.sessions.renew(pair.refresh_token)
+    await _refused(world, secret, device_id="dev-1")
+
+
+async def test_a_device_whose_answer_was_lost_gets_another_and_the_first_is_dead(world):
+    token, secret = await world.join_tokens.create(ALICE, ALICE, "agent", 0)
+    lost = await world.join_tokens.redeem(secret, ALICE, "dev-1")
+    again = await world.join_tokens.redeem(secret, ALICE, "dev-1")
+    with pytest.raises(Unauthenticated) as caught:
+        await world.sessions.renew(lost.refresh_token)
+    assert caught.value.reason == "REFRESH_INVALID"
+    assert world.revocations.tokens == [lost.access_token.rpartition("|")[2]]
+    assert len(await world.enrolment.devices_of(ALICE)) == 1
+    (listed,) = await world.join_tokens.list(ALICE)
+    assert (listed.token_id, listed.state, listed.device_id) == (
+        token.token_id,
+        JoinState.REDEEMED,
+        "dev-1",
+    )
+    await world.sessions.renew(again.refresh_token)
+
+
+async def test_a_redemption_that_was_cut_off_is_completed_by_the_next(world):
+    _, secret = await world.join_tokens.create(ALICE, ALICE, "agent", 0)
+
+    def cut() -> None:
+        raise ConnectionError
+
+    world.stores.devices.before_write = cut  # the token is marked, nothing else was done
+    with pytest.raises(ConnectionError):
+        await world.join_tokens.redeem(secret, ALICE, "dev-1")
+    await _refused(world, secret, device_id="dev-2")
+    pair = await world.join_tokens.redeem(secret, ALICE, "dev-1")
+    await world.sessions.renew(pair.refresh_token)
+
+
+async def test_of_a_device_that_asks_twice_at_once_one_pair_stays(world):
+    _, secret = await world.join_tokens.create(ALICE, ALICE, "agent", 0)
+    pairs = await asyncio.gather(*(world.join_tokens.redeem(secret, ALICE, "dev-1") for _ in range(3)))
+    renewed = [world.sessions.renew(pair.refresh_token) for pair in pairs]
+    results = await asyncio.gather(*renewed, return_exceptions=True)
+    refused = [result for result in results if isinstance(result, Unauthenticated)]
+    assert [error.reason for error in refused] == ["REFRESH_INVALID"] * 2
+
+
+async def test_a_logout_ends_the_second_chance_and_so_does_a_day(world):
+    _, secret = await world.join_tokens.create(ALICE, ALICE, "agent", 7 * 24 * 3600)
+    pair = await world.join_tokens.redeem(secret, ALICE, "dev-1")
+    await world.sessions.close(pair.refresh_token)
+    await _refused(world, secret)
+    _, other = await world.join_tokens.create(ALICE, ALICE, "agent", 7 * 24 * 3600)
+    await world.join_tokens.redeem(other, ALICE, "dev-2")
+    world.clock.advance(24 * 3600)
+    await _refused(world, other, device_id="dev-2")
+
+
+async def test_a_token_of_a_domain_admits_one_person_of_exactly_that_domain(world):
+    token, secret = await world.join_tokens.create(ADMIN, "", "profile", 0, "X.example")
+    assert (token.domain, token.principal) == ("x.example", "")
+    for other in (BOB, "alice@a.x.example", "alice@ax.example", "alice@x.example.org"):
+        await _refused(world, secret, other)
+    await world.join_tokens.redeem(secret, ALICE, "dev-1")
+    await _refused(world, secret, "carol@x.example", "dev-2")
+    (listed,) = await world.join_tokens.list(ADMIN)
+    assert (listed.principal, listed.domain) == (ALICE, "x.example")
+
+
+@pytest.mark.parametrize(
+    ("principal", "domain", "reason"),
+    [
+        (ALICE, "x.example", "DOMAIN_INVALID"),
+        ("", "localhost", "DOMAIN_INVALID"),
+        ("", "*.example", "DOMAIN_INVALID"),
+        ("", "b@x.example", "DOMAIN_INVALID"),
+        ("", "x.example ", "DOMAIN_INVALID"),
+        ("", "x" * 300 + ".example", "DOMAIN_INVALID"),
+        ("", "", "PRINCIPAL_INVALID"),
+    ],
+)
+async def test_a_token_is_for_an_email_or_for_a_domain(world, principal, domain, reason):
+    with pytest.raises(InvalidInput) as caught:
+        await world.join_tokens.create(ADMIN, principal, "agent", 0, domain)
+    assert caught.value.reason == reason
+
+
+async def test_only_an_administrator_makes_tokens_for_a_domain(world):
+    with pytest.raises(PermissionDenied) as caught:
+        await world.join_tokens.create(ALICE, "", "agent", 0, "x.example")
+    assert caught.value.reason == "PERMISSION_DENIED"
+
+
+async def test_a_revoked_person_gets_no_token_and_redeems_none(world):
+    _, secret = await world.join_tokens.create(ADMIN, ALICE, "agent", 0)
+    await world.people.revoke(ALICE)
+    for work in (
+        world.join_tokens.redeem(secret, ALICE, "dev-1"),
+        world.join_tokens.create(ADMIN, ALICE, "agent", 0),
+    ):
+        with pytest.raises(PermissionDenied) as caught:
+            await work
+        assert caught.value.reason == "PRINCIPAL_REVOKED"
+    await world.people.reinstate(ALICE)
+    await world.join_tokens.redeem(secret, ALICE, "dev-1")
+
+
+async def test_tokens_of_an_administrator_who_was_revoked_admit_nobody(world):
+    _, secret = await world.join_tokens.create(ADMIN, ALICE, "agent", 0)
+    await world.people.revoke(ADMIN)
+    await _refused(world, secret)
 
 
 async def test_of_many_that_race_one_wins(world):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from syftmesh_core.errors import Unauthenticated
-from syftmesh_identity.domain.refresh import MAX_LIVE_ACCESS, parse_refresh_token
+from syftmesh_core.errors import InvalidInput, Unauthenticated
+from syftmesh_identity.domain.refresh import MAX_LIVE_ACCESS, REPEAT_S, parse_refresh_token
+from syftmesh_identity.domain.secret import is_secret
 
 
 async def _refused(world, token: str, reason: str) -> None:
@@ -27,30 +28,96 @@ async def test_refresh_gives_a_new_pair_and_kills_the_old_token(world):
 async def test_reuse_revokes_the_family_and_its_access_tokens(world):
     first = await world.login()
     second = await world.sessions.renew(first.refresh_token)
+    third = await world.sessions.renew(second.refresh_token)
     await _refused(world, first.refresh_token, "REFRESH_REUSED")
-    await _refused(world, second.refresh_token, "REFRESH_INVALID")
-    revoked = {pair.access_token.rpartition("|")[2] for pair in (first, second)}
+    await _refused(world, third.refresh_token, "REFRESH_INVALID")
+    revoked = {pair.access_token.rpartition("|")[2] for pair in (first, second, third)}
     assert set(world.revocations.tokens) == revoked
 
 
 async def test_reuse_leaves_other_logins_of_the_device_alone(world):
     one, other = await world.login(), await world.login()
-    await world.sessions.renew(one.refresh_token)
+    one_more = await world.sessions.renew(one.refresh_token)
+    await world.sessions.renew(one_more.refresh_token)
     await _refused(world, one.refresh_token, "REFRESH_REUSED")
     await world.sessions.renew(other.refresh_token)
 
 
-async def test_of_two_that_race_with_one_token_at_most_one_gets_a_pair_and_the_family_ends(world):
+async def test_a_client_whose_answer_was_lost_gets_another_within_its_time(world):
+    first = await world.login()
+    lost = await world.sessions.renew(first.refresh_token)
+    world.clock.advance(REPEAT_S - 1)
+    again = await world.sessions.renew(first.refresh_token)
+    assert world.revocations.tokens == [lost.access_token.rpartition("|")[2]]
+    following = await world.sessions.renew(again.refresh_token)
+    await world.sessions.renew(following.refresh_token)
+
+
+async def test_a_used_token_is_reuse_once_its_time_is_over(world):
+    first = await world.login()
+    second = await world.sessions.renew(first.refresh_token)
+    world.clock.advance(REPEAT_S)
+    await _refused(world, first.refresh_token, "REFRESH_REUSED")
+    await _refused(world, second.refresh_token, "REFRESH_INVALID")
+
+
+async def test_a_used_token_works_a_second_time_and_not_a_third(world):
+    first = await world.login()
+    await world.sessions.renew(first.refresh_token)
+    again = await world.sessions.renew(first.refresh_token)
+    await _refused(world, first.refresh_token, "REFRESH_REUSED")
+    await _refused(world, again.refresh_token, "REFRESH_INVALID")
+
+
+@pytest.mark.parametrize("thief_first", [True, False])
+async def test_a_stolen_token_ends_the_login_when_both_holders_go_on(world, thief_first):
+    stolen = await world.login()
+    one = await world.sessions.renew(stolen.refresh_token)
+    two = await world.sessions.renew(stolen.refresh_token)  # within its time: an answer might have been lost
+    assert one.access_token.rpartition("|")[2] in world.revocations.tokens
+    if thief_first:
+        two = await world.sessions.renew(two.refresh_token)
+    await _refused(world, one.refresh_token, "REFRESH_REUSED")
+    await _refused(world, two.refresh_token, "REFRESH_INVALID")
+    assert two.access_token.rpartition("|")[2] in world.revocations.tokens
+
+
+async def test_of_two_that_race_with_one_token_the_first_pair_is_dead_and_tells(world):
+    first = await world.login()
+    pairs = await asyncio.gather(*(world.sessions.renew(first.refresh_token) for _ in range(2)))
+    families = (await world.stores.families.list())[0]
+    (newest,) = [p for p in pairs if is_secret(p.refresh_token.split(".")[3], families.secret_hash)]
+    (dead,) = [p for p in pairs if p is not newest]
+    await _refused(world, dead.refresh_token, "REFRESH_REUSED")
+    await _refused(world, newest.refresh_token, "REFRESH_INVALID")
+
+
+async def test_many_that_race_with_one_token_end_the_login(world):
     first = await world.login()
     results = await asyncio.gather(
-        world.sessions.renew(first.refresh_token),
-        world.sessions.renew(first.refresh_token),
-        return_exceptions=True,
+        *(world.sessions.renew(first.refresh_token) for _ in range(5)), return_exceptions=True
     )
-    errors = [result for result in results if isinstance(result, Unauthenticated)]
-    assert [error.reason for error in errors] == ["REFRESH_REUSED"]
-    (winner,) = [result for result in results if not isinstance(result, Exception)]
-    await _refused(world, winner.refresh_token, "REFRESH_INVALID")
+    assert sum(not isinstance(result, Exception) for result in results) <= 2
+    (family,) = await world.stores.families.list()
+    assert family.revoked
+
+
+async def test_a_refresh_narrows_the_access_token_to_the_services_named(world):
+    pair = await world.login()
+    pair = await world.sessions.renew(pair.refresh_token, ("superlink",))
+    assert world.issuer.audiences[-1] == ("superlink",)
+    await world.sessions.renew(pair.refresh_token)
+    assert world.issuer.audiences[-1] == ()
+
+
+async def test_an_unknown_service_is_refused_before_the_token_is_used(world):
+    pair = await world.login()
+    for wrong in (("other",), ("sync", ""), ("syftmesh",)):
+        with pytest.raises(InvalidInput) as caught:
+            await world.sessions.renew(pair.refresh_token, wrong)
+        assert caught.value.reason == "AUDIENCE_INVALID"
+    (family,) = await world.stores.families.list()
+    assert family.renewed_ms == 0
 
 
 @pytest.mark.parametrize(

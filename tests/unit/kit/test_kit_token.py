@@ -80,7 +80,9 @@ def test_a_token_is_taken_by_the_services_that_it_names_and_by_no_other() -> Non
 @pytest.mark.parametrize("aud", ["sync", [], [""], ["sync", 1], {"sync": 1}, None])
 def test_the_audience_is_a_list_of_names(aud: object) -> None:
     _, _, issuer, verifier = parts()
-    claims = jwt.decode(issuer.issue("a@x.org", "d")[0], options={"verify_signature": False, "verify_aud": False})
+    claims = jwt.decode(
+        issuer.issue("a@x.org", "d")[0], options={"verify_signature": False, "verify_aud": False}
+    )
     claims["aud"] = aud
     forged = jwt.encode(claims, KEY, algorithm="EdDSA", headers={"kid": "k"})
     assert reason(verifier, forged) == "TOKEN_INVALID"
@@ -208,7 +210,9 @@ def test_no_changed_byte_is_accepted_as_another_token(position: int, change: int
     raw = bytearray(token.encode())
     raw[position % len(raw)] ^= change
     try:
-        assert verifier.verify(raw.decode("latin-1"), "sync") == caller  # unused bits of base64url: the same bytes
+        assert (
+            verifier.verify(raw.decode("latin-1"), "sync") == caller
+        )  # unused bits of base64url: the same bytes
     except Unauthenticated:
         return
 
@@ -227,4 +231,7 @@ def test_json_web_key_round_trip_and_refusals() -> None:
 def test_real_time_plays_no_part() -> None:
     clock = FakeClock(now_ms=int(time.time() * 1000) - 10 * 365 * 86_400_000)
     token, caller = TokenIssuer(KEY, "k", "embedded", clock).issue("a@x.org", "d")
-    assert TokenVerifier(StaticKeySet({"k": KEY.public_key()}), "embedded", clock).verify(token, "sync") == caller
+    assert (
+        TokenVerifier(StaticKeySet({"k": KEY.public_key()}), "embedded", clock).verify(token, "sync")
+        == caller
+    )

@@ -20,6 +20,7 @@ KEYLOG: Final = "KEYLOG"
 # Key-value buckets of identity
 KV_IDENTITY_KEYS: Final = "identity_keys"
 KV_IDENTITY_REVOKED: Final = "identity_revoked"
+KV_IDENTITY_SIGNING: Final = "identity_signing"
 KV_IDENTITY_PRINCIPAL: Final = "identity_principal"
 KV_IDENTITY_DEVICE: Final = "identity_device"
 KV_IDENTITY_CODE: Final = "identity_code"

@@ -33,6 +33,7 @@ STREAMS: Final = (FILES, CALLS, REPLIES, DEAD, KEYLOG)
 BUCKETS: Final = (
     KvSpec(subject.KV_IDENTITY_KEYS),
     KvSpec(subject.KV_IDENTITY_REVOKED, key_ttl=True),
+    KvSpec(subject.KV_IDENTITY_SIGNING),
     KvSpec(subject.KV_IDENTITY_PRINCIPAL),
     KvSpec(subject.KV_IDENTITY_DEVICE),
     KvSpec(subject.KV_IDENTITY_CODE, key_ttl=True),

@@ -6,24 +6,22 @@ import asyncio
 from typing import Final
 
 import grpc
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from mesh.identity.v1 import identity_pb2 as pb
 from mesh.identity.v1 import identity_service_pb2_grpc as grpc_api
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import InvalidInput, MeshError, Unavailable
 from syftmesh_core.principal import is_principal
-from syftmesh_core.text import from_safe_token
 from syftmesh_kit import subject
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.interceptor import RpcMetrics
-from syftmesh_kit.keyset import KeySetPublisher, RevocationPublisher, parse_jwk
-from syftmesh_kit.kv import KvBucket
-from syftmesh_kit.token import TokenIssuer
+from syftmesh_kit.keyset import KeySetPublisher, RevocationPublisher
+from syftmesh_kit.stream import DAY_S
+from syftmesh_kit.token import AUDIENCES
 from syftmesh_kit.waiting import Waiting
 
 from syftmesh_identity.adapters.admin_socket import AdminSocket
 from syftmesh_identity.adapters.derived_key import derived_key
+from syftmesh_identity.adapters.key_ring import KeyRing, KeySet
 from syftmesh_identity.adapters.kv_store import declare, stores_on
 from syftmesh_identity.adapters.limit_store import code_state_on, limiter_on
 from syftmesh_identity.adapters.local_token import LocalTokenFile
@@ -33,15 +31,19 @@ from syftmesh_identity.adapters.mail_server import mail_server
 from syftmesh_identity.adapters.provider_file import provider_clients, read_providers
 from syftmesh_identity.adapters.provider_login import provider_logins_on
 from syftmesh_identity.adapters.revocation import PublishedRevocations
-from syftmesh_identity.adapters.signing_key import SignedAccess, SigningKey, load_or_create
+from syftmesh_identity.adapters.ring_store import RingFollower, rings_on
+from syftmesh_identity.adapters.signing_key import load_or_create
 from syftmesh_identity.domain.code import CodeLogin, CodePolicy
 from syftmesh_identity.domain.enrolment import Enrolment
 from syftmesh_identity.domain.fingerprint import Fingerprint
+from syftmesh_identity.domain.guest import Guests
 from syftmesh_identity.domain.join import JoinTokens
 from syftmesh_identity.domain.login import LocalLogin
 from syftmesh_identity.domain.model import OPERATOR
+from syftmesh_identity.domain.person import Administrators, People
 from syftmesh_identity.domain.provider_login import LoginLimits, ProviderLogins
 from syftmesh_identity.domain.refresh import Sessions
+from syftmesh_identity.domain.rotation import Rotation
 from syftmesh_identity.servicer import (
     ADMIN_CALLER,
     PUBLIC_METHODS,
@@ -55,6 +57,8 @@ from syftmesh_identity.servicer.code import LoginMethods
 from syftmesh_identity.settings import IdentitySettings
 
 _RETRY_S: Final = 0.5
+_LOOK_S: Final = 10.0
+"""Seconds between two looks at the ages of signing keys."""
 
 
 class IdentityModule:
@@ -66,15 +70,15 @@ class IdentityModule:
         self,
         bus: Bus,
         servicer: IdentityServicer,
-        publisher: KeySetPublisher,
-        key: SigningKey,
+        rotation: Rotation,
+        follower: RingFollower,
         admin: AdminSocket | None = None,
         mailer: SmtpMailer | None = None,
     ) -> None:
         self._bus = bus
         self._servicer = servicer
-        self._publisher = publisher
-        self._key = key
+        self._rotation = rotation
+        self._follower = follower
         self._admin = admin
         self._mailer = mailer
         self._prepared = False
@@ -90,7 +94,7 @@ class IdentityModule:
         return (SERVICE,)
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Begin to declare the state and to publish the key; `ready` says when that is done.
+        """Begin to declare the state and to publish the keys; `ready` says when that is done.
 
         Raises:
             Unavailable: The admin socket cannot be bound (PORT_IN_USE).
@@ -99,7 +103,8 @@ class IdentityModule:
             await self._admin.start()
         if self._mailer is not None:
             self._mailer.start(tasks)
-        tasks.create_task(self._prepare())
+        tasks.create_task(self._follower.run())
+        tasks.create_task(self._keep_keys())
 
     async def ready(self) -> None:
         """Return when tokens can be given out.
@@ -118,17 +123,20 @@ class IdentityModule:
         if self._mailer is not None:
             await self._mailer.drain()
 
-    async def _prepare(self) -> None:
+    async def _keep_keys(self) -> None:
         waiting = Waiting("identity.waiting")
-        while not self._prepared:
+        while True:
             try:
-                await declare(self._bus)
-                await self._publisher.publish(self._key.kid, self._key.key.public_key())
+                if self._prepared:
+                    await self._rotation.step()
+                else:
+                    await declare(self._bus)
+                    await self._rotation.prepare()
+                    self._prepared = True
+                waiting.clear()
             except MeshError as error:
                 waiting.note(error)
-                await asyncio.sleep(_RETRY_S)
-                continue
-            self._prepared = True
+            await asyncio.sleep(_LOOK_S if self._prepared else _RETRY_S)
 
 
 async def build(
@@ -160,14 +168,19 @@ async def build(
     key = await asyncio.to_thread(load_or_create, settings.signing_key_file)
     local_token = LocalTokenFile(settings.local_token_file)
     await asyncio.to_thread(local_token.create, random)
-    keys, stores = bus.kv(subject.KV_IDENTITY_KEYS), stores_on(bus, clock)
+    stores = stores_on(bus, clock)
     revoked = RevocationPublisher(bus.kv(subject.KV_IDENTITY_REVOKED), clock)
     revocations = PublishedRevocations(revoked, clock)
     enrolment = Enrolment(stores, revocations, clock)
-    access = SignedAccess(
-        TokenIssuer(key.key, key.kid, settings.issuer, clock, ttl_s=settings.access_ttl_s, random=random)
+    ring = KeyRing(key, settings.issuer, clock, random, settings.access_ttl_s)
+    published = KeySet(KeySetPublisher(bus.kv(subject.KV_IDENTITY_KEYS)))
+    rotation = Rotation(
+        rings_on(bus, clock), ring, published, clock, every_s=settings.key_rotation_days * DAY_S
     )
-    sessions = Sessions(stores, enrolment, revocations, access, clock, random, settings.refresh_ttl_s)
+    sessions = Sessions(
+        stores, enrolment, revocations, ring, clock, random, settings.refresh_ttl_s, frozenset(AUDIENCES)
+    )
+    administrators = Administrators(settings.administrators | {OPERATOR})
     fingerprint = Fingerprint(derived_key(key.key, "fingerprint"))
     mailer = await asyncio.to_thread(_mailer, settings, fingerprint, clock, random)
     state, policy = code_state_on(bus, fingerprint, clock), _code_policy(settings)
@@ -186,20 +199,25 @@ async def build(
         enrolment=enrolment,
         sessions=sessions,
         local_login=LocalLogin(local_token, enrolment, sessions),
-        join_tokens=JoinTokens(
-            stores, enrolment, sessions, settings.administrators | {OPERATOR}, clock, random
-        ),
-        key_set=_KeySet(keys),
+        join_tokens=JoinTokens(stores, enrolment, sessions, administrators, clock, random),
+        rotation=rotation,
+        people=People(stores, enrolment, revocations, clock),
+        administrators=administrators,
+        guests=Guests(ring, limiter_on(bus, fingerprint, clock), is_enabled=settings.guests_enabled),
         codes=CodeLogin(state, mailer, stores, enrolment, sessions, policy, clock, random),
         login_methods=LoginMethods(
-            local=settings.local_token_file is not None, code=mailer is not None, providers=logins.names
+            local=settings.local_token_file is not None,
+            code=mailer is not None,
+            providers=logins.names,
+            guests=settings.guests_enabled,
         ),
         address=CallAddress(settings.trusted_proxies),
         provider_logins=logins,
     )
     servicer = IdentityServicer(use_cases, settings.issuer, clock)
     admin = _admin_socket(settings, servicer, registry or CollectorRegistry())
-    return IdentityModule(bus, servicer, KeySetPublisher(keys), key, admin, mailer)
+    follower = RingFollower(bus, ring.follow)
+    return IdentityModule(bus, servicer, rotation, follower, admin, mailer)
 
 
 def _mailer(
@@ -230,22 +248,6 @@ def _admin_socket(
         grpc_api.add_IdentityServiceServicer_to_server(admin, server)
 
     return AdminSocket(settings.admin_socket, register, ADMIN_CALLER, RpcMetrics(registry))
-
-
-class _KeySet:
-    """The published keys, newest first."""
-
-    def __init__(self, keys: KvBucket) -> None:
-        self._keys = keys
-
-    async def __call__(self) -> list[pb.VerifyingKey]:
-        found: list[tuple[int, str, Ed25519PublicKey]] = []
-        async for entry in self._keys.entries():
-            key = parse_jwk(entry.value or b"")
-            if key is not None:
-                found.append((entry.revision, from_safe_token(entry.key), key))
-        found.sort(key=lambda item: item[0], reverse=True)
-        return [pb.VerifyingKey(key_id=kid, public_key=key.public_bytes_raw()) for _, kid, key in found]
 
 
 def _check(settings: IdentitySettings) -> None:

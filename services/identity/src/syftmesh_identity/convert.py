@@ -5,7 +5,8 @@ from __future__ import annotations
 from google.protobuf.timestamp_pb2 import Timestamp
 from mesh.identity.v1 import identity_pb2 as pb
 
-from syftmesh_identity.domain.model import Device, JoinState, JoinToken, Site, TokenPair
+from syftmesh_identity.domain.model import Account, Device, JoinState, JoinToken, Site, TokenPair
+from syftmesh_identity.domain.ring import RingKey
 
 _JOIN_STATES = {
     JoinState.OPEN: pb.JOIN_TOKEN_STATE_OPEN,
@@ -50,6 +51,25 @@ def join_token(record: JoinToken, now_ms: int) -> pb.JoinToken:
         created_by=record.created_by,
         expires_at=timestamp(record.expires_ms),
         state=_JOIN_STATES[record.state_at(now_ms)],
+        domain=record.domain,
+    )
+
+
+def principal(record: Account) -> pb.Principal:
+    """Return the person as a message."""
+    return pb.Principal(
+        principal=record.principal,
+        devices=len(record.device_ids),
+        revoked=record.revoked_ms is not None,
+    )
+
+
+def verifying_key(key: RingKey, end_ms: int | None) -> pb.VerifyingKey:
+    """Return the public half of a key as a message, with the end of its last token where that is known."""
+    return pb.VerifyingKey(
+        key_id=key.kid,
+        public_key=bytes.fromhex(key.public_key),
+        not_after=None if end_ms is None else timestamp(end_ms),
     )
 
 

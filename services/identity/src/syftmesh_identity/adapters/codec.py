@@ -62,7 +62,7 @@ def _plain(value: object) -> object:
 
 
 def _account(found: dict[str, Any]) -> Account:
-    return Account(found["principal"], tuple(found["device_ids"]))
+    return Account(**{**found, "device_ids": tuple(found["device_ids"])})
 
 
 def _family(found: dict[str, Any]) -> Family:

@@ -23,6 +23,7 @@ Record = TypeVar("Record")
 BUCKETS: Final = (
     subject.KV_IDENTITY_KEYS,
     subject.KV_IDENTITY_REVOKED,
+    subject.KV_IDENTITY_SIGNING,
     subject.KV_IDENTITY_DEVICE,
     subject.KV_IDENTITY_PRINCIPAL,
     subject.KV_IDENTITY_REFRESH,

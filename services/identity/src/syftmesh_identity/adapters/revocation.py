@@ -23,3 +23,7 @@ class PublishedRevocations(Revocations):
     async def revoke_device(self, device_id: str) -> None:
         """Refuse every access token of a device."""
         await self._publisher.revoke(device_id=device_id)
+
+    async def revoke_principal(self, principal: str) -> None:
+        """Refuse every access token of a person."""
+        await self._publisher.revoke(principal=principal)

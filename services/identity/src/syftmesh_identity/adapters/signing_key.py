@@ -1,4 +1,4 @@
-"""The issuer's signing key in a 0600 file of the service's state folder, and tokens signed with it."""
+"""The issuer's first signing key, and the root of its other secrets, in a 0600 file of the service's state folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,6 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from syftmesh_core.errors import IntegrityFailure
 from syftmesh_kit.private_file import read_private, write_private
-from syftmesh_kit.token import TokenIssuer
-
-from syftmesh_identity.domain.model import IssuedAccess
-from syftmesh_identity.domain.ports import AccessIssuer
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +24,7 @@ class SigningKey:
 
     Attributes:
         key: The private key; never leaves the process.
-        kid: First 16 hex digits of the SHA-256 of the public key.
+        kid: Its name, see `key_id`.
     """
 
     key: Ed25519PrivateKey = field(repr=False)
@@ -55,19 +51,12 @@ def load_or_create(path: Path) -> SigningKey:
         raise _damaged() from error
     if not isinstance(key, Ed25519PrivateKey):
         raise _damaged()
-    return SigningKey(key, hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()[:16])
+    return SigningKey(key, key_id(key))
 
 
-class SignedAccess(AccessIssuer):
-    """Access tokens as EdDSA JSON Web Tokens."""
-
-    def __init__(self, issuer: TokenIssuer) -> None:
-        self._issuer = issuer
-
-    def issue(self, principal: str, device_id: str) -> IssuedAccess:
-        """Return a fresh access token."""
-        token, caller = self._issuer.issue(principal, device_id)
-        return IssuedAccess(token, caller.token_id, caller.expires_at_s * 1000)
+def key_id(key: Ed25519PrivateKey) -> str:
+    """Return the name of a key: the first 16 hex digits of the SHA-256 of its public key."""
+    return hashlib.sha256(key.public_key().public_bytes_raw()).hexdigest()[:16]
 
 
 def _damaged() -> IntegrityFailure:

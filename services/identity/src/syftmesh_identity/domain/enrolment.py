@@ -35,8 +35,9 @@ class Enrolment:
 
         Raises:
             AlreadyExists: It belongs to another principal (DEVICE_OF_ANOTHER).
-            PermissionDenied: It was revoked (DEVICE_REVOKED).
+            PermissionDenied: It, or the person, was revoked (DEVICE_REVOKED, PRINCIPAL_REVOKED).
         """
+        await self.require_not_revoked(principal)
         found = await self._stores.devices.get(device_id)
         if found is None:
             return None
@@ -54,6 +55,20 @@ class Enrolment:
             )
         return found.record
 
+    async def require_not_revoked(self, principal: str) -> None:
+        """Return when the person may log in; nobody knows somebody who never did.
+
+        Raises:
+            PermissionDenied: An administrator has ended the person (PRINCIPAL_REVOKED).
+        """
+        if await self.is_revoked(principal):
+            raise _person_revoked(principal)
+
+    async def is_revoked(self, principal: str) -> bool:
+        """Return whether an administrator has ended the person."""
+        found = await self._stores.accounts.get(principal)
+        return found is not None and found.record.revoked_ms is not None
+
     async def admit(self, principal: str, device_id: str, label: str) -> Device:
         """Make the device known (it may be already; its first label stays) and return it.
 
@@ -62,7 +77,7 @@ class Enrolment:
 
         Raises:
             AlreadyExists: DEVICE_OF_ANOTHER.
-            PermissionDenied: DEVICE_REVOKED.
+            PermissionDenied: DEVICE_REVOKED, PRINCIPAL_REVOKED.
             LimitExceeded: The principal has 32 devices that are not revoked (TOO_MANY_DEVICES).
             Conflict: The state changes too quickly (CONFLICT).
         """
@@ -116,6 +131,8 @@ class Enrolment:
                 if await self._stores.accounts.create(principal, Account(principal, (device_id,))):
                     return
                 continue
+            if found.record.revoked_ms is not None:  # since it was looked at
+                raise _person_revoked(principal)
             if device_id in found.record.device_ids:
                 return
             kept = await self._with_room(found.record)
@@ -137,6 +154,14 @@ class Enrolment:
             metadata={"limit": str(MAX_DEVICES)},
             hint="syftmesh keys devices revoke ID",
         )
+
+
+def _person_revoked(principal: str) -> PermissionDenied:
+    return PermissionDenied(
+        f"{principal} may not log in at this mesh any more. Ask its administrators.",
+        reason="PRINCIPAL_REVOKED",
+        metadata={"principal": principal},
+    )
 
 
 def busy() -> Conflict:

@@ -35,7 +35,7 @@ class LocalLogin:
             WrongState: This is no embedded mesh (LOCAL_LOGIN_DISABLED).
             Unauthenticated: Not the token (LOCAL_TOKEN_INVALID).
             InvalidInput: PRINCIPAL_INVALID, DEVICE_INVALID.
-            PermissionDenied: DEVICE_REVOKED.
+            PermissionDenied: DEVICE_REVOKED, PRINCIPAL_REVOKED.
             AlreadyExists: DEVICE_OF_ANOTHER.
             LimitExceeded: TOO_MANY_DEVICES.
         """

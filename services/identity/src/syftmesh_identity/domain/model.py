@@ -44,10 +44,17 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """The devices of one principal, oldest first; at most `MAX_DEVICES`, revoked ones among them."""
+    """One person.
+
+    Attributes:
+        principal: The e-mail.
+        device_ids: Their devices, oldest first; at most `MAX_DEVICES`, revoked ones among them.
+        revoked_ms: When an administrator ended the person; None while they may log in.
+    """
 
     principal: str
     device_ids: tuple[str, ...] = ()
+    revoked_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,9 @@ class Family:
         expires_ms: End of the newest token.
         access: Access tokens given out and not yet expired, oldest first.
         revoked: Whether none of its tokens may be used any more.
+        prior_hash: SHA-256 of the secret of the token before the newest; empty while there was none.
+        renewed_ms: When that one was used first, 0 while there was none.
+        repeated: Whether that one was used a second time, see `refresh.REPEAT_S`.
     """
 
     family_id: str
@@ -82,6 +92,9 @@ class Family:
     expires_ms: int
     access: tuple[AccessRecord, ...] = ()
     revoked: bool = False
+    prior_hash: str = field(default="", repr=False)
+    renewed_ms: int = 0
+    repeated: bool = False
 
 
 class JoinState(Enum):
@@ -95,17 +108,21 @@ class JoinState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class JoinToken:
-    """A single-use right to become a device of one principal.
+    """A single-use right to become a device of one principal, or of anybody of one domain.
 
     Attributes:
         token_id: Names it in lists; not the secret.
-        principal: The only e-mail that may redeem it.
+        principal: The only e-mail that may redeem it; of a domain's token who did, empty before.
         label: The kind of device it admits.
         created_by: The principal that made it.
         created_ms: When.
         expires_ms: When it can no longer be redeemed.
         secret_hash: SHA-256 of its secret.
         state: OPEN, REDEEMED or REVOKED as stored; see `state_at`.
+        domain: What must stand behind the @ of who redeems it; empty for one of a principal.
+        redeemed_ms: When it was redeemed first, 0 before.
+        device_id: The device that redeemed it, empty before.
+        family_id: The refresh family that the device got, empty before.
     """
 
     token_id: str
@@ -116,6 +133,10 @@ class JoinToken:
     expires_ms: int
     secret_hash: str = field(repr=False)
     state: JoinState = JoinState.OPEN
+    domain: str = ""
+    redeemed_ms: int = 0
+    device_id: str = ""
+    family_id: str = ""
 
     def state_at(self, now_ms: int) -> JoinState:
         """Return the state at `now_ms`: an open token expires by time alone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from syftmesh_identity.domain.model import (
@@ -14,6 +15,7 @@ from syftmesh_identity.domain.model import (
     Stored,
 )
 from syftmesh_identity.domain.provider import DeviceAuthorization, PollAnswer, Provider
+from syftmesh_identity.domain.ring import Ring, RingKey
 
 Record = TypeVar("Record")
 
@@ -49,12 +51,53 @@ class Revocations(Protocol):
         """Refuse every access token of a device."""
         ...
 
+    async def revoke_principal(self, principal: str) -> None:
+        """Refuse every access token of a person."""
+        ...
+
 
 class AccessIssuer(Protocol):
     """Signs access tokens."""
 
-    def issue(self, principal: str, device_id: str) -> IssuedAccess:
-        """Return a fresh access token."""
+    def issue(self, principal: str, device_id: str, audiences: Sequence[str] = ()) -> IssuedAccess:
+        """Return a fresh access token for these services; without any for all of the hub's.
+
+        Raises:
+            Unavailable: There is no key to sign with yet (STARTING).
+            IntegrityFailure: The key to sign with cannot be read (SIGNING_KEY_DAMAGED).
+        """
+        ...
+
+    def issue_guest(self) -> IssuedAccess:
+        """Return a fresh access token of a guest, which ends soon; raises as `issue`."""
+        ...
+
+
+class SigningKeys(Protocol):
+    """Makes signing keys, and signs with those of the newest ring that it was shown."""
+
+    def root(self, now_ms: int) -> RingKey:
+        """Return the key of the service's own file, as one that signs from now on."""
+        ...
+
+    def mint(self, now_ms: int) -> RingKey:
+        """Return a fresh key, sealed for the service's replicas."""
+        ...
+
+    def follow(self, ring: Stored[Ring]) -> None:
+        """Sign by `ring` from now on, unless a newer one was shown before."""
+        ...
+
+
+class PublishedKeys(Protocol):
+    """The key set that every verifier follows; returns once it is stored."""
+
+    async def publish(self, key: RingKey) -> None:
+        """Let every service accept tokens that `key` signed."""
+        ...
+
+    async def retire(self, kid: str) -> None:
+        """Let every service refuse tokens that the key signed."""
         ...
 
 

@@ -1,22 +1,33 @@
-"""Refresh tokens: rotated at each use, and a used one ends its whole family (RFC 9700, section 4.14.2)."""
+"""Refresh tokens: rotated at each use, and a used one ends its whole family (RFC 9700, section 4.14.2).
+
+One exception: an answer that is lost on its way would else end an honest login. So the token that was used last may be
+used once more within `REPEAT_S`, as long as the one that it was exchanged for was not used; that one is dead then.
+Whoever stole a token still gives themselves away: thief and owner hold different successors, of which one is dead,
+and its use ends the family.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from syftmesh_core.clock import Clock, Random, uuid7
-from syftmesh_core.errors import Unauthenticated
+from syftmesh_core.errors import InvalidInput, Unauthenticated
+from syftmesh_core.quote import quoted
 
 from syftmesh_identity.domain.enrolment import RACE_TRIES, Enrolment, busy
-from syftmesh_identity.domain.model import AccessRecord, Device, Family, TokenPair
+from syftmesh_identity.domain.model import AccessRecord, Device, Family, Stored, TokenPair
 from syftmesh_identity.domain.ports import AccessIssuer, Revocations, Stores
 from syftmesh_identity.domain.secret import digest, is_secret, new_secret
 
 MARK: Final = "smr1"
 MAX_TOKEN_CHARACTERS: Final = 256
 _PART: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+REPEAT_S: Final = 30
+"""Seconds in which a used token may be shown once more: a client's deadline, and its second try."""
+
 MAX_LIVE_ACCESS: Final = 32
 """Access tokens of one family alive at once; the oldest is revoked when there would be more."""
 
@@ -57,6 +68,7 @@ class Sessions:
         clock: Wall time.
         random: Source of secrets and ids.
         refresh_ttl_s: Life of a refresh token, in seconds; each use starts it anew.
+        services: The audiences that an access token may be narrowed to.
     """
 
     def __init__(
@@ -68,6 +80,7 @@ class Sessions:
         clock: Clock,
         random: Random,
         refresh_ttl_s: int,
+        services: frozenset[str] = frozenset(),
     ) -> None:
         self._stores = stores
         self._enrolment = enrolment
@@ -76,12 +89,17 @@ class Sessions:
         self._clock = clock
         self._random = random
         self._refresh_ttl_s = refresh_ttl_s
+        self._services = services
 
-    async def open(self, device: Device) -> TokenPair:
+    def new_family_id(self) -> str:
+        """Return a fresh name for a family, for whoever must know it before it is opened."""
+        return uuid7(self._clock, self._random)
+
+    async def open(self, device: Device, family_id: str = "") -> TokenPair:
         """Return the first pair of a new family for `device`, which was admitted."""
         access = self._issuer.issue(device.principal, device.device_id)
         token = RefreshToken(
-            uuid7(self._clock, self._random), new_secret(self._random), new_secret(self._random)
+            family_id or self.new_family_id(), new_secret(self._random), new_secret(self._random)
         )
         family = Family(
             family_id=token.family_id,
@@ -98,35 +116,37 @@ class Sessions:
         await self._enrolment.check(device.principal, device.device_id)
         return TokenPair(access.token, access.expires_ms, token.text(), family.expires_ms)
 
-    async def renew(self, refresh_token: str) -> TokenPair:
-        """Exchange a refresh token for a new pair; the old one is dead afterwards.
+    async def renew(self, refresh_token: str, audiences: Sequence[str] = ()) -> TokenPair:
+        """Exchange a refresh token for a new pair; the old one is dead afterwards, but for `REPEAT_S`.
+
+        Args:
+            refresh_token: The newest one of its family, or the one before when the answer to that was lost.
+            audiences: Services that the access token is for; none: all of the hub's.
 
         Raises:
+            InvalidInput: There is no such service (AUDIENCE_INVALID); the token was not used.
             Unauthenticated: Unknown, expired or revoked (REFRESH_INVALID); used before, which revokes the
                 family (REFRESH_REUSED).
+            Conflict: The state changes too quickly (CONFLICT).
         """
         token = parse_refresh_token(refresh_token)
-        found = await self._stores.families.get(token.family_id)
-        if found is None or not is_secret(token.proof, found.record.proof_hash):
-            raise _invalid()
-        family = found.record
-        if family.revoked or self._clock.now_ms() >= family.expires_ms:
-            raise _invalid()
-        if not is_secret(token.secret, family.secret_hash):
-            await self._end(token.family_id)
-            raise _reused()
-        await self._refuse_revoked(family)
-        access = self._issuer.issue(family.principal, family.device_id)
-        fresh = replace(token, secret=new_secret(self._random))
-        live, surplus = self._live(family, AccessRecord(access.token_id, access.expires_ms))
-        renewed = replace(family, secret_hash=digest(fresh.secret), expires_ms=self._expiry_ms(), access=live)
-        if not await self._stores.families.replace(token.family_id, renewed, found.revision):
-            # Somebody else used the same token in this very moment: that is a second use too.
-            await self._end(token.family_id)
-            raise _reused()
-        for record in surplus:
-            await self._revocations.revoke_token(record.token_id, record.expires_ms)
-        return TokenPair(access.token, access.expires_ms, fresh.text(), renewed.expires_ms)
+        self._require_services(audiences)
+        for _ in range(RACE_TRIES):
+            found = await self._stores.families.get(token.family_id)
+            if found is None or not is_secret(token.proof, found.record.proof_hash):
+                raise _invalid()
+            family = found.record
+            if family.revoked or self._clock.now_ms() >= family.expires_ms:
+                raise _invalid()
+            repeats = self._may_repeat(token, family)
+            if not repeats and not is_secret(token.secret, family.secret_hash):
+                await self.end(token.family_id)
+                raise _reused()
+            await self._refuse_revoked(family)
+            pair = await self._rotated(token, found, audiences, repeats=repeats)
+            if pair is not None:
+                return pair
+        raise busy()
 
     async def close(self, refresh_token: str) -> None:
         """Revoke the family of `refresh_token`; one that is gone already is no error.
@@ -140,9 +160,19 @@ class Sessions:
             return
         if not is_secret(token.proof, found.record.proof_hash):
             raise _invalid()
-        await self._end(token.family_id)
+        await self.end(token.family_id)
 
-    async def _end(self, family_id: str) -> None:
+    async def is_unused(self, family_id: str) -> bool:
+        """Return whether no token of the family was used or revoked yet; one that is not there was not."""
+        found = await self._stores.families.get(family_id)
+        return found is None or (not found.record.revoked and not found.record.renewed_ms)
+
+    async def end(self, family_id: str) -> None:
+        """Revoke a family and its access tokens; one that is gone already is no error.
+
+        Raises:
+            Conflict: The state changes too quickly (CONFLICT).
+        """
         for _ in range(RACE_TRIES):
             found = await self._stores.families.get(family_id)
             if found is None:
@@ -155,16 +185,62 @@ class Sessions:
                 return
         raise busy()
 
+    async def _rotated(
+        self, token: RefreshToken, found: Stored[Family], audiences: Sequence[str], *, repeats: bool
+    ) -> TokenPair | None:
+        """Write the family's next state and return the pair of it; None when the family changed meanwhile."""
+        family = found.record
+        access = self._issuer.issue(family.principal, family.device_id, audiences)
+        fresh = replace(token, secret=new_secret(self._random))
+        # Of an answer that was lost, or went to somebody else, the access token is not to be used either.
+        lost = family.access[-1:] if repeats else ()
+        before = family.access[:-1] if repeats else family.access
+        live, surplus = self._live(before, AccessRecord(access.token_id, access.expires_ms))
+        renewed = replace(
+            family,
+            secret_hash=digest(fresh.secret),
+            expires_ms=self._expiry_ms(),
+            access=live,
+            prior_hash=family.prior_hash if repeats else family.secret_hash,
+            renewed_ms=family.renewed_ms if repeats else self._clock.now_ms(),
+            repeated=repeats,
+        )
+        if not await self._stores.families.replace(token.family_id, renewed, found.revision):
+            return None
+        for record in (*lost, *surplus):
+            await self._revocations.revoke_token(record.token_id, record.expires_ms)
+        return TokenPair(access.token, access.expires_ms, fresh.text(), renewed.expires_ms)
+
+    def _may_repeat(self, token: RefreshToken, family: Family) -> bool:
+        # The token before the newest is known only until the newest is used: then another is before it.
+        if not family.prior_hash or family.repeated or not is_secret(token.secret, family.prior_hash):
+            return False
+        return self._clock.now_ms() < family.renewed_ms + REPEAT_S * 1000
+
+    def _require_services(self, audiences: Sequence[str]) -> None:
+        unknown = sorted(set(audiences) - self._services)
+        if unknown:
+            raise InvalidInput(
+                f"{quoted(unknown[0])} is no service that takes tokens: give some of "
+                f"{', '.join(sorted(self._services))}, or none for all of them.",
+                reason="AUDIENCE_INVALID",
+                metadata={"audience": quoted(unknown[0])},
+            )
+
     async def _refuse_revoked(self, family: Family) -> None:
         device = await self._stores.devices.get(family.device_id)
+        person = await self._stores.accounts.get(family.principal)
         if device is None or device.record.revoked_ms is not None:
+            raise _invalid()
+        # Asked for at each use: the announcement of a revocation is forgotten after an hour.
+        if person is not None and person.record.revoked_ms is not None:
             raise _invalid()
 
     def _live(
-        self, family: Family, newest: AccessRecord
+        self, access: Sequence[AccessRecord], newest: AccessRecord
     ) -> tuple[tuple[AccessRecord, ...], tuple[AccessRecord, ...]]:
         now_ms = self._clock.now_ms()
-        live = (*(record for record in family.access if record.expires_ms > now_ms), newest)
+        live = (*(record for record in access if record.expires_ms > now_ms), newest)
         return live[-MAX_LIVE_ACCESS:], live[:-MAX_LIVE_ACCESS]
 
     def _expiry_ms(self) -> int:

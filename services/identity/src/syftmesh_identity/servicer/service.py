@@ -4,31 +4,33 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn
 
-from mesh.identity.v1 import identity_pb2 as pb
 from mesh.identity.v1 import identity_service_pb2 as rpc
 from mesh.identity.v1 import identity_service_pb2_grpc as grpc_api
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import PermissionDenied
-from syftmesh_kit.caller import Caller, current_caller, optional_caller
+from syftmesh_kit.caller import Caller, current_caller
 
 from syftmesh_identity import convert
 from syftmesh_identity.domain.code import CodeLogin
 from syftmesh_identity.domain.enrolment import Enrolment
+from syftmesh_identity.domain.guest import Guests
 from syftmesh_identity.domain.join import JoinTokens
 from syftmesh_identity.domain.login import LocalLogin
 from syftmesh_identity.domain.model import OPERATOR
 from syftmesh_identity.domain.page import page_of
+from syftmesh_identity.domain.person import Administrators, People
 from syftmesh_identity.domain.ports import Stores
 from syftmesh_identity.domain.provider_login import ProviderLogins
 from syftmesh_identity.domain.refresh import Sessions
+from syftmesh_identity.domain.rotation import Rotation
 from syftmesh_identity.servicer.address import CallAddress
 from syftmesh_identity.servicer.code import CodeHandlers, LoginMethods
+from syftmesh_identity.servicer.own_end import past_own_end
 from syftmesh_identity.servicer.person import PersonHandlers
 from syftmesh_identity.servicer.provider import ProviderHandlers
 
@@ -50,16 +52,20 @@ PUBLIC_METHODS: Final = frozenset(
 )
 """Methods by which one gets a token, or learns how tokens are verified: they need none."""
 
-ADMIN_METHODS: Final = ("CreateJoinToken", "ListJoinTokens", "RevokeJoinToken", "ListSites")
+ADMIN_METHODS: Final = (
+    "CreateJoinToken",
+    "ListJoinTokens",
+    "RevokeJoinToken",
+    "ListSites",
+    "RevokePrincipal",
+    "ReinstatePrincipal",
+    "ListPrincipals",
+    "RotateSigningKey",
+)
 """What an operator does on the admin socket, without a login; everything else is a person's."""
 
 ADMIN_CALLER: Final = Caller(OPERATOR, device_id="", token_id="", kind="service")
 """Who every call on the admin socket counts as."""
-
-_OWN_END_S: Final = 0.25
-"""Longest wait for one's own revocation to come back from the bus, in seconds; it takes milliseconds."""
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,10 @@ class UseCases:
     sessions: Sessions
     local_login: LocalLogin
     join_tokens: JoinTokens
-    key_set: Callable[[], Awaitable[list[pb.VerifyingKey]]]
+    rotation: Rotation
+    people: People
+    administrators: Administrators
+    guests: Guests
     codes: CodeLogin
     login_methods: LoginMethods
     address: CallAddress
@@ -93,20 +102,28 @@ class IdentityServicer(CodeHandlers, ProviderHandlers, PersonHandlers, grpc_api.
         return rpc.LoginLocalResponse(tokens=convert.token_pair(pair))
 
     async def Refresh(self, request: rpc.RefreshRequest, context: Any) -> rpc.RefreshResponse:
-        pair = await _past_own_end(self._use.sessions.renew(request.refresh_token), ends_caller=False)
+        work = self._use.sessions.renew(request.refresh_token, tuple(request.audiences))
+        pair = await past_own_end(work, ends_caller=False)
         return rpc.RefreshResponse(tokens=convert.token_pair(pair))
 
     async def Logout(self, request: rpc.LogoutRequest, context: Any) -> rpc.LogoutResponse:
         current_caller()
-        await _past_own_end(self._use.sessions.close(request.refresh_token), ends_caller=True)
+        await past_own_end(self._use.sessions.close(request.refresh_token), ends_caller=True)
         return rpc.LogoutResponse()
 
     async def WhoAmI(self, request: rpc.WhoAmIRequest, context: Any) -> rpc.WhoAmIResponse:
         caller = current_caller()
-        return rpc.WhoAmIResponse(principal=caller.principal, device_id=caller.device_id, issuer=self._issuer)
+        return rpc.WhoAmIResponse(
+            principal=caller.principal,
+            device_id=caller.device_id,
+            issuer=self._issuer,
+            audiences=caller.audiences,
+            administrator=self._use.administrators.includes(caller.principal),
+        )
 
     async def GetKeySet(self, request: rpc.GetKeySetRequest, context: Any) -> rpc.GetKeySetResponse:
-        return rpc.GetKeySetResponse(issuer=self._issuer, keys=await self._use.key_set())
+        keys = [convert.verifying_key(key, end_ms) for key, end_ms in await self._use.rotation.key_set()]
+        return rpc.GetKeySetResponse(issuer=self._issuer, keys=keys)
 
     async def ListDevices(self, request: rpc.ListDevicesRequest, context: Any) -> rpc.ListDevicesResponse:
         devices = await self._use.enrolment.devices_of(current_caller().principal)
@@ -115,14 +132,18 @@ class IdentityServicer(CodeHandlers, ProviderHandlers, PersonHandlers, grpc_api.
     async def RevokeDevice(self, request: rpc.RevokeDeviceRequest, context: Any) -> rpc.RevokeDeviceResponse:
         caller = current_caller()
         work = self._use.enrolment.revoke(caller.principal, request.device_id)
-        await _past_own_end(work, ends_caller=request.device_id == caller.device_id)
+        await past_own_end(work, ends_caller=request.device_id == caller.device_id)
         return rpc.RevokeDeviceResponse()
 
     async def CreateJoinToken(
         self, request: rpc.CreateJoinTokenRequest, context: Any
     ) -> rpc.CreateJoinTokenResponse:
         token, secret = await self._use.join_tokens.create(
-            current_caller().principal, request.principal, request.label, request.ttl_seconds
+            current_caller().principal,
+            request.principal,
+            request.label,
+            request.ttl_seconds,
+            request.domain,
         )
         return rpc.CreateJoinTokenResponse(
             join_token=convert.join_token(token, self._clock.now_ms()), secret=secret
@@ -183,21 +204,3 @@ def _not_for_admin(name: str) -> Callable[[Any, Any], Awaitable[NoReturn]]:
         )
 
     return refuse
-
-
-async def _past_own_end(work: Coroutine[Any, Any, Result], *, ends_caller: bool) -> Result:
-    """Return the result of `work`, which may revoke the very token that the call was made with.
-
-    The server's interceptor ends open calls of revoked tokens: without this, whoever logs out would be told
-    that the token was revoked. The end of this call is waited for, so that it does not hit the answer.
-    """
-    task, inner = asyncio.current_task(), asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({inner})
-        if optional_caller() is not None and (ends_caller or inner.exception() is not None):
-            await asyncio.sleep(_OWN_END_S)
-    except asyncio.CancelledError:
-        if task is not None:
-            task.uncancel()
-        await asyncio.wait({inner})  # begun work is finished, also when the caller is gone
-    return inner.result()
