@@ -35,7 +35,8 @@ def one(pattern: str, access: str, more: str = "") -> str:
 def ask(
     rules: RuleTree, path: str, who: str = BOB, level: Level = Level.READ, groups: Groups | None = None
 ) -> Decision:
-    return decide(rules, Question(who, parse_path(f"{ALICE}/{path}"), level, NOW), groups or {})
+    question = Question(who, parse_path(f"{ALICE}/{path}"), level, NOW)
+    return decide(rules.with_groups(groups) if groups else rules, question)
 
 
 OPEN = one("**", 'read: ["*"]')
@@ -59,7 +60,7 @@ def test_without_a_rule_file_everything_is_denied() -> None:
 
 
 def test_the_root_directory_is_the_owners() -> None:
-    root = decide(tree(_=OPEN), Question(BOB, parse_path(ALICE), Level.READ, NOW), {})
+    root = decide(tree(_=OPEN), Question(BOB, parse_path(ALICE), Level.READ, NOW))
     assert root.reason == "NO_RULE_FILE"
 
 
@@ -217,8 +218,8 @@ def test_an_expired_rule_grants_nothing_and_still_decides() -> None:
     - {pattern: "**", access: {read: ["*"]}}
     """
     rules, path = tree(_=text), parse_path(f"{ALICE}/a")
-    assert decide(rules, Question(BOB, path, Level.READ, NOW - 1), {}).allowed
-    assert decide(rules, Question(BOB, path, Level.READ, NOW), {}).reason == "EXPIRED"
+    assert decide(rules, Question(BOB, path, Level.READ, NOW - 1)).allowed
+    assert decide(rules, Question(BOB, path, Level.READ, NOW)).reason == "EXPIRED"
     assert ask(rules, "b").allowed
     assert ask(rules, "a", ALICE).allowed
 
@@ -264,7 +265,7 @@ def test_a_look_alike_can_be_asked_about_for_reading() -> None:
 
 def test_rules_of_another_datasite_are_never_applied() -> None:
     with pytest.raises(Internal):
-        decide(tree(_=OPEN), Question(BOB, parse_path("carol@x.org/a"), Level.READ, NOW), {})
+        decide(tree(_=OPEN), Question(BOB, parse_path("carol@x.org/a"), Level.READ, NOW))
 
 
 def test_decision_names_file_line_and_pattern() -> None:

@@ -24,7 +24,7 @@ def tree(limits: str, pattern: str = "**", directory: tuple[str, ...] = ("d",)) 
 
 def reason(rules: RuleTree, name: str, level: Level = Level.WRITE, who: str = BOB, **more: object) -> str:
     question = Question(who, parse_path(f"{ALICE}/d/{name}"), level, NOW, **more)  # type: ignore[arg-type]
-    return decide(rules, question, {}).reason
+    return decide(rules, question).reason
 
 
 def test_a_version_larger_than_the_limit_is_refused() -> None:

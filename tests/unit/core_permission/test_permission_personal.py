@@ -14,7 +14,7 @@ OPEN_BEHIND = '- {pattern: "**", access: {admin: ["*"]}}'
 
 def reason(rule: str, path: str, who: str, level: Level = Level.READ) -> str:
     tree = RuleTree(ALICE).with_rules((), parse_ruleset(f"rules:\n- {rule}\n{OPEN_BEHIND}".encode()), 1)
-    return decide(tree, Question(who, parse_path(f"{ALICE}/{path}"), level, NOW), {}).reason
+    return decide(tree, Question(who, parse_path(f"{ALICE}/{path}"), level, NOW)).reason
 
 
 PERSONAL = "{pattern: 'p/{{.UserEmail}}/**', access: {read: [USER], write: [USER]}}"

@@ -11,8 +11,9 @@ GROUPS = {"team": frozenset({EVE, CAROL})}
 
 
 def readers(rule: str, path: str = "f") -> Readers:
-    tree = RuleTree(ALICE).with_rules((), parse_ruleset(f"rules: [{rule}]".encode()), 1)
-    return readers_of(tree, parse_path(f"{ALICE}/{path}"), GROUPS, NOW)
+    tree = RuleTree(ALICE).with_groups(GROUPS)
+    tree = tree.with_rules((), parse_ruleset(f"rules: [{rule}]".encode()), 1)
+    return readers_of(tree, parse_path(f"{ALICE}/{path}"), NOW)
 
 
 def of(access: str, more: str = "", pattern: str = "**", path: str = "f") -> tuple[str, set[str]]:
@@ -23,7 +24,7 @@ def of(access: str, more: str = "", pattern: str = "**", path: str = "f") -> tup
 
 
 def test_what_nobody_was_given_is_the_owners() -> None:
-    empty = readers_of(RuleTree(ALICE), parse_path(f"{ALICE}/f"), {}, NOW)
+    empty = readers_of(RuleTree(ALICE), parse_path(f"{ALICE}/f"), NOW)
     assert empty.kind is ReaderKind.CLOSED
     assert empty.principals == {ALICE}
     assert of("read: ['*']", pattern="other") == ("closed", set())

@@ -285,7 +285,7 @@ def _tree() -> RuleTree:
 )
 def test_standard_layout_opens_what_it_says_and_nothing_else(requester, path, level, allowed):
     question = Question(requester, parse_path(f"{SITE}/{path}"), level, NOW)
-    assert decide(_tree(), question, {}).allowed is allowed
+    assert decide(_tree(), question).allowed is allowed
 
 
 def test_standard_layout_is_the_owners():

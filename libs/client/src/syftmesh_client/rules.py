@@ -58,7 +58,7 @@ class SiteRules:
     async def readers(self, path: MeshPath) -> Readers:
         """Return who can read `path` now; raises as `tree`."""
         tree = await self.tree(path)
-        return readers_of(tree, path, tree.groups, self._clock.now_ms())
+        return readers_of(tree, path, self._clock.now_ms())
 
     async def may_write(self, path: MeshPath, author: str) -> bool:
         """Return whether the rules let `author` have written the file at `path`; raises as `tree`."""

@@ -121,21 +121,24 @@ def parse_path(text: str, *, drop_trailing_slash: bool = False) -> MeshPath:
 
 
 def check_creatable(path: MeshPath) -> None:
-    """Refuse a path that other systems would take for a rule file: nobody creates one, the owner included.
+    """Refuse a path that other systems would take for one that decides about others: nobody creates it.
 
     That is a last segment which is not `syft.pub.yaml` but becomes it by NFKC and case folding (UAX #15),
-    by taking trailing dots and spaces off, or by both.
+    by taking trailing dots and spaces off, or by both; directly at a datasite's root the same of
+    `syft.groups.yaml`. The owner is refused as everyone is.
 
     Raises:
         InvalidInput: (PATH_INVALID) with metadata `path` and `why`.
     """
     name = path.name
-    if name == RULES_FILE or len(name) > MAX_SEGMENT_BYTES:
+    meant = (RULES_FILE, GROUPS_FILE) if len(path.segments) == 1 else (RULES_FILE,)
+    if name in meant or len(name) > MAX_SEGMENT_BYTES:
         return
     folded = name if name.isascii() else unicodedata.normalize("NFKC", name)
     folded = folded.casefold()
-    if folded.startswith(RULES_FILE) and not folded[len(RULES_FILE) :].strip(". "):
-        raise _refused(str(path), f"its last segment looks like {RULES_FILE} and is not; use that exact name")
+    for exact in meant:
+        if folded.startswith(exact) and not folded[len(exact) :].strip(". "):
+            raise _refused(str(path), f"its last segment looks like {exact} and is not; use that exact name")
 
 
 def _check_segment(text: str, segment: str) -> None:

@@ -1,4 +1,4 @@
-"""The part of YAML that rule files may use, each value with its line, built from events: nothing expands."""
+"""The YAML that rule and groups files may use, each value with its line, built from events: nothing expands."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ Value = Scalar | Sequence | Table
 
 
 def refuse(line: int, why: str) -> NoReturn:
-    """Refuse the rule file, or the groups file.
+    """Refuse the file: a rule file, or the groups file.
 
     Raises:
         InvalidInput: (RULES_INVALID) always, with metadata `line` and `why`.
     """
     raise InvalidInput(
-        f"The rule file is refused at line {line}: {why}.",
+        f"The file is refused at line {line}: {why}.",
         reason="RULES_INVALID",
         metadata={"line": str(line), "why": why},
     )

@@ -34,6 +34,9 @@ LIMIT_FILE_SIZE: Final = "LIMIT_FILE_SIZE"
 LIMIT_FILE_COUNT: Final = "LIMIT_FILE_COUNT"
 LIMIT_DIRECTORY: Final = "LIMIT_DIRECTORY"
 
+# Python 3.11 looks a member of an enum up ten times as slowly as a name of the module.
+_READ, _CREATE, _WRITE, _ADMIN = Level.READ, Level.CREATE, Level.WRITE, Level.ADMIN
+
 LIMIT_REASONS: Final = frozenset({LIMIT_FILE_SIZE, LIMIT_FILE_COUNT, LIMIT_DIRECTORY})
 """Denials to answer with LIMIT_EXCEEDED: the right itself is there."""
 
@@ -41,9 +44,10 @@ _NEEDED: Final = {
     OWNER_ONLY: "Only the owner of the datasite may change its settings and groups.",
     NO_RULE_FILE: "A rule file of the owner, in a directory above the path, that grants {level}.",
     NO_RULE_MATCHES: "A rule in {file} whose pattern matches the path and that grants {level}.",
-    DENIED_BY_RULE: "Taking the requester out of the deny list of the rule at line {line} of {file}.",
-    EXPIRED: "A later expiry of the rule at line {line} of {file}.",
-    NOT_LISTED: "An entry for the requester that contains {level}, in the rule at line {line} of {file}.",
+    DENIED_BY_RULE: "Taking the requester out of {groups}the deny list of the rule at line {line} of {file}, "
+    "which must also grant {level}.",
+    EXPIRED: "A later expiry of the rule at line {line} of {file}, which must also grant {level}.",
+    NOT_LISTED: "An entry for the requester that contains {level}, in the rule at line {line} of {file}{groups}.",
     PERSONAL_OF_ANOTHER: "The requester's own name in the path, as line {line} of {file} is a personal rule.",
     LIMIT_FILE_SIZE: "A smaller file, or a larger maxFileSize in the rule at line {line} of {file}.",
     LIMIT_FILE_COUNT: "Fewer files under the rule at line {line} of {file}, or a larger maxFiles there.",
@@ -95,8 +99,7 @@ class Question:
     deletes: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer.
 
     Attributes:
@@ -104,12 +107,15 @@ class Decision:
         reason: One of this module's constants.
         level: The right that was needed: more than was asked for a rule or ignore file.
         rule: The rule that decided, the file as a whole when no rule of it matches, None without a file.
+        groups: For NOT_LISTED the owner's groups of which any would do, if the requester were in it; for
+            DENIED_BY_RULE those in the deny list that hold the requester.
     """
 
     allowed: bool
     reason: str
     level: Level
     rule: RuleRef | None = None
+    groups: tuple[str, ...] = ()
 
     @property
     def needed(self) -> str:
@@ -117,7 +123,12 @@ class Decision:
         if self.allowed:
             return ""
         file, line = (self.rule.file, self.rule.line) if self.rule else ("", 0)
-        return _NEEDED[self.reason].format(level=self.level.value, file=file, line=line)
+        groups = ""
+        if self.groups and self.reason == NOT_LISTED:
+            groups = f", or a place in the group {' or '.join(self.groups)}"
+        elif self.groups:
+            groups = f"the group {' and '.join(self.groups)} and "
+        return _NEEDED[self.reason].format(level=self.level.value, file=file, line=line, groups=groups)
 
 
 class Deciding(NamedTuple):
@@ -166,30 +177,25 @@ def level_for_write(path: MeshPath, exists: bool) -> Level | None:  # noqa: FBT0
     return Level.WRITE if exists else Level.CREATE
 
 
-def decide(tree: RuleTree, question: Question, groups: Groups | None = None) -> Decision:
-    """Answer `question` by the rules in `tree` and the owner's groups.
+def decide(tree: RuleTree, question: Question) -> Decision:
+    """Answer `question` by the rules and groups in `tree`.
 
     A change of a rule or ignore file needs admin, of settings and groups ownership, whatever level is asked.
 
-    Args:
-        tree: Rules and groups of the datasite.
-        question: What is asked.
-        groups: Other groups than those of `tree`.
-
     Raises:
-        InvalidInput: (PATH_INVALID) create or write of a path that looks like a rule file and is none.
+        InvalidInput: (PATH_INVALID) create or write of a path that looks like a rule or groups file and is none.
         Internal: `tree` is of another datasite.
     """
     path, level = question.path, question.level
-    if level is Level.CREATE or level is Level.WRITE:
+    if level is _CREATE or level is _WRITE:
         check_creatable(path)
     if question.requester == path.site:
         return Decision(True, OWNER, level)
-    if level is not Level.READ and path.segments:
+    if level is not _READ and path.segments:
         needed = level_for_write(path, exists=True)
         if needed is None:
             return Decision(False, OWNER_ONLY, level)
-        if needed is Level.ADMIN:
+        if needed is _ADMIN:
             level = needed
     deciding = find_deciding(tree, path, question.now_ms)
     if deciding is None:
@@ -197,10 +203,13 @@ def decide(tree: RuleTree, question: Question, groups: Groups | None = None) -> 
     file, rule, _ = deciding
     if rule is None:
         return Decision(False, NO_RULE_MATCHES, level, file.ref(None))
-    reason = _grant(deciding, rule, question, level, tree.groups if groups is None else groups)
-    if reason == RULE_ALLOWS and rule.limits is not None:
-        reason = _exceeded(file, rule, rule.limits, question) or reason
-    return Decision(reason == RULE_ALLOWS, reason, level, file.ref(rule))
+    reason = _grant(deciding, rule, question, level, tree.groups)
+    if reason == RULE_ALLOWS:
+        if rule.limits is not None:
+            reason = _exceeded(file, rule, rule.limits, question) or reason
+        return Decision(reason == RULE_ALLOWS, reason, level, file.ref(rule))
+    concerned = _concerned(rule, level, reason, question.requester, tree.groups)
+    return Decision(False, reason, level, file.ref(rule), concerned)
 
 
 def deciding_rule_key(tree: RuleTree, path: MeshPath, requester: str, now_ms: int) -> RuleKey | None:
@@ -241,13 +250,26 @@ def _grant(deciding: Deciding, rule: Rule, question: Question, level: Level, gro
         return PERSONAL_OF_ANOTHER
     if rule.deny is not NOBODY and rule.deny.names(requester, groups):
         return DENIED_BY_RULE
-    return RULE_ALLOWS if rule.granted[level._value_].names(requester, groups) else NOT_LISTED
+    return RULE_ALLOWS if rule.access.granted(level).names(requester, groups) else NOT_LISTED
+
+
+def _concerned(rule: Rule, level: Level, reason: str, requester: str, groups: Groups) -> tuple[str, ...]:
+    """Return the groups of a refusal; see `Decision`."""
+    denied = rule.deny.groups
+    if reason == DENIED_BY_RULE:
+        return tuple(name for name in denied if requester in groups.get(name, ()))
+    granting = (
+        rule.access.granted(level).groups if reason == NOT_LISTED and is_authenticated(requester) else ()
+    )
+    # Whoever joins a group is also in those that hold it: a denied group that holds all its members may be one.
+    bars = [groups.get(name, frozenset()) for name in denied]
+    return tuple(name for name in granting if not any(bar >= groups.get(name, frozenset()) for bar in bars))
 
 
 def _exceeded(file: RuleFile, rule: Rule, limits: Limits, question: Question) -> str:
     """Return the limit that a write breaks, empty when none."""
     level, size = question.level, question.size_bytes
-    if question.deletes or level is Level.READ or (level is Level.ADMIN and size is None):
+    if question.deletes or level is _READ or (level is _ADMIN and size is None):
         return ""
     if not limits.allow_dirs and len(question.path.segments) > len(file.directory) + 1:
         return LIMIT_DIRECTORY

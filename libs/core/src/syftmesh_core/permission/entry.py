@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from syftmesh_core.errors import InvalidInput
@@ -17,6 +18,11 @@ Groups = Mapping[str, frozenset[str]]
 
 EVERYONE: Final = "*"
 AUTHENTICATED: Final = "USER"
+
+_SHARED_ENTRIES: Final = 4
+_SHARED_CHARACTERS: Final = 256
+_SHARED_LISTS: Final = 16_384
+"""So many short lists are kept: rule files name the same few people again and again, and share one list."""
 
 _GLOB = re.compile(r"[a-z0-9._%+*-]+@[a-z0-9.*-]+")
 _GROUP = re.compile(r"group:([a-z0-9][a-z0-9_-]{0,62})")
@@ -107,13 +113,21 @@ def parse_entries(texts: Iterable[str]) -> EntryList:
     """Return the list that `texts` write; e-mails and globs are normalised like principals.
 
     Raises:
-        InvalidInput: (ENTRY_INVALID) one of them is no entry; with metadata `entry` and `why`.
+        InvalidInput: (ENTRY_INVALID) one of them is no entry; with metadata `entry`, its `index` from 0, `why`.
     """
+    every = tuple(texts)
+    if not every:
+        return NOBODY
+    is_short = len(every) <= _SHARED_ENTRIES and sum(map(len, every)) <= _SHARED_CHARACTERS
+    return _shared(every) if is_short else _parsed(every)
+
+
+def _parsed(texts: tuple[str, ...]) -> EntryList:
     everyone = authenticated = False
     principals: set[str] = set()
     globs: dict[EmailGlob, None] = {}
     groups: dict[str, None] = {}
-    for text in texts:
+    for index, text in enumerate(texts):
         normal = unicodedata.normalize("NFC", text).lower() if len(text) <= MAX_PRINCIPAL_BYTES else ""
         if text == EVERYONE:
             everyone = True
@@ -126,14 +140,17 @@ def parse_entries(texts: Iterable[str]) -> EntryList:
         elif "*" in normal and _GLOB.fullmatch(normal):
             globs[EmailGlob(normal)] = None
         else:
-            raise _refused(text)
+            raise _refused(text, index)
     return EntryList(everyone, authenticated, frozenset(principals), tuple(globs), tuple(groups))
 
 
-def _refused(text: str) -> InvalidInput:
+_shared = lru_cache(maxsize=_SHARED_LISTS)(_parsed)
+
+
+def _refused(text: str, index: int) -> InvalidInput:
     why = "it is no e-mail, no '*', no USER, no glob like *@example.org and no group:<name>"
     return InvalidInput(
         f"{quoted(text)} cannot stand in a list: {why}.",
         reason="ENTRY_INVALID",
-        metadata={"entry": quoted(text), "why": why},
+        metadata={"entry": quoted(text), "index": str(index), "why": why},
     )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
 from syftmesh_core.errors import InvalidInput
 from syftmesh_core.permission.document import Scalar, Sequence, Table, Value, parse_document, refuse
-from syftmesh_core.permission.entry import EntryList, Groups, join, parse_entries
+from syftmesh_core.permission.entry import NOBODY, EntryList, Groups, parse_entries
 from syftmesh_core.quote import quoted
 
 MAX_GROUPS: Final = 1000
 MAX_MEMBERS: Final = 2000
 """Entries of one group, and principals of one group once nested ones are resolved."""
+
+MAX_RESOLVED: Final = 50_000
+"""Principals of all groups together once nested ones are resolved: 64 KiB of nesting would make millions."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
@@ -66,7 +70,9 @@ def parse_groups(data: bytes) -> GroupList:
         refuse(named.line, f"it has more than {MAX_GROUPS} groups")
     members = {name: _members(name, value) for name, value in found.items()}
     lines = {name: value.line for name, value in found.items()}
-    return GroupList(MappingProxyType(members), MappingProxyType(_resolved(members, lines)), lines)
+    return GroupList(
+        MappingProxyType(members), MappingProxyType(_resolved(members, lines)), MappingProxyType(lines)
+    )
 
 
 def _members(name: str, value: Value) -> EntryList:
@@ -76,43 +82,48 @@ def _members(name: str, value: Value) -> EntryList:
             f"{quoted(name)} is no name of a group: a-z, 0-9, '_' and '-', at most 63 characters",
         )
     if isinstance(value, Scalar) and value.is_null:
-        return EntryList()
+        return NOBODY
     if not isinstance(value, Sequence):
         refuse(value.line, f"the group {name} is not a list")
     if len(value.items) > MAX_MEMBERS:
         refuse(value.line, f"the group {name} has more than {MAX_MEMBERS} members")
-    return join([EntryList(), *(_member(name, item) for item in value.items)])
+    return parse_entries(_member(name, item) for item in value.items)
 
 
-def _member(name: str, value: Value) -> EntryList:
+def _member(name: str, value: Value) -> str:
     why = "a member is an e-mail or group:<name>"
     if not isinstance(value, Scalar) or not value.is_text:
         refuse(value.line, f"a member of {name} is not text: {why}")
-    try:
+    entries: EntryList | None = None
+    with contextlib.suppress(InvalidInput):
         entries = parse_entries((value.text,))
-    except InvalidInput:
+    if entries is None or entries.everyone or entries.authenticated or entries.globs:
         refuse(value.line, f"{quoted(value.text)} cannot be a member of {name}: {why}")
-    if entries.everyone or entries.authenticated or entries.globs:
-        refuse(value.line, f"{quoted(value.text)} cannot be a member of {name}: {why}")
-    return entries
+    return value.text
 
 
 def _resolved(members: Mapping[str, EntryList], lines: Mapping[str, int]) -> dict[str, frozenset[str]]:
-    """Return the principals of each group. Each is visited once, deepest first, without recursion."""
+    """Return the principals of each group: each group and each entry is looked at once, without recursion."""
     done: dict[str, frozenset[str]] = {}
+    total = 0
     for first in members:
-        path: list[str] = [first]
+        # The groups on the way down, each with those of its nested groups that were not looked at yet.
+        path: dict[str, Iterator[str]] = {} if first in done else {first: iter(members[first].groups)}
         while path:
-            name = path[-1]
-            waiting = [n for n in members[name].groups if n in members and n not in done]
-            if name in done or not waiting:
-                path.pop()
-                done.setdefault(name, _union(name, members[name], done, lines))
-            elif (following := waiting[0]) in path:
-                circle = " > ".join([*path[path.index(following) :], following])
+            name = next(reversed(path))
+            following = next((n for n in path[name] if n in members and n not in done), None)
+            if following is None:
+                del path[name]
+                done[name] = _union(name, members[name], done, lines)
+                total += len(done[name])
+                if total > MAX_RESOLVED:
+                    refuse(lines[name], f"all groups together have more than {MAX_RESOLVED} members")
+            elif following in path:
+                names = list(path)
+                circle = " > ".join([*names[names.index(following) :], following])
                 refuse(lines[name], f"the groups contain each other: {circle}")
             else:
-                path.append(following)
+                path[following] = iter(members[following].groups)
     return done
 
 

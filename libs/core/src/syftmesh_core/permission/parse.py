@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from syftmesh_core.errors import InvalidInput
@@ -13,13 +14,16 @@ from syftmesh_core.permission.document import (
     parse_document,
     refuse,
 )
-from syftmesh_core.permission.entry import NOBODY, EntryList, join, parse_entries
+from syftmesh_core.permission.entry import NOBODY, EntryList, parse_entries
 from syftmesh_core.permission.pattern import Pattern, parse_pattern
 from syftmesh_core.permission.quantity import parse_count, parse_moment, parse_size
 from syftmesh_core.permission.ruleset import Access, Limits, Rule, RuleSet
 from syftmesh_core.quote import quoted
 
 MAX_RULES: Final = 1000
+
+# Lists are shared (see `parse_entries`), so what is made of them can be.
+_shared_access = lru_cache(maxsize=16_384)(Access)
 
 _FILE_KEYS = frozenset({"terminal", "rules"})
 _RULE_KEYS = frozenset({"pattern", "access", "deny", "expires", "limits"})
@@ -74,20 +78,19 @@ def _pattern(value: Value) -> Pattern:
 
 def _access(value: Value) -> Access:
     table = _table(value, "access", _ACCESS_KEYS)
-    return Access(**{name: _entry_list(entries, name) for name, entries in table.entries.items()})
+    return _shared_access(**{name: _entry_list(entries, name) for name, entries in table.entries.items()})
 
 
 def _entry_list(value: Value, name: str) -> EntryList:
     if _is_null(value):
         return NOBODY
-    lists = []
-    for item in _sequence(value, name).items:
-        text = _text(item, f"an entry of {name}")
-        try:
-            lists.append(parse_entries((text,)))
-        except InvalidInput as error:
-            refuse(item.line, f"the entry {quoted(text)} of {name} is none: {error.metadata['why']}")
-    return join(lists) if lists else NOBODY
+    items = _sequence(value, name).items
+    texts = [_text(item, f"an entry of {name}") for item in items]
+    try:
+        return parse_entries(texts)
+    except InvalidInput as error:
+        entry, index, why = (error.metadata[key] for key in ("entry", "index", "why"))
+        refuse(items[int(index)].line, f"the entry {entry} of {name} is none: {why}")
 
 
 def _limits(value: Value) -> Limits:

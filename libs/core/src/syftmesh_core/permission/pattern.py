@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
+from itertools import takewhile
 from typing import Final
 
 from syftmesh_core.permission.node import Literal, Node, Slash, Star, TemplateValue, matches_whole
@@ -15,15 +17,26 @@ from syftmesh_core.permission.template import Moment
 
 MAX_PATTERN_BYTES: Final = 1024
 
+_MAX_RAW_CHARACTERS: Final = 4 * MAX_PATTERN_BYTES
+"""NFC never shrinks text to less than a quarter of its bytes, so longer text cannot become a pattern."""
+
+_SHARED_CHARACTERS: Final = 64
+_SHARED_PATTERNS: Final = 4096
+"""So many short patterns are kept: thousands of rule files say ``**`` and ``**/*.csv``, and share one of each."""
+
 
 class Shape(Enum):
-    """How a pattern is matched: the frequent shapes need one comparison of text."""
+    """How a pattern is matched: the frequent shapes need comparisons of text only."""
 
-    EXACT = "no wildcard"
-    EVERYTHING = "** or **/*"
-    BELOW = "a/b/**"
-    ENDING = "**/*.csv"
+    EXACT = "a/b.csv"
+    BELOW = "** or a/b/**"
+    DEEP = "**/*.csv or a/**/*.csv"
+    WITHIN = "*.csv or a/b-*.csv"
     GENERAL = "any other"
+
+
+# Python 3.11 looks a member of an enum up ten times as slowly as a name of the module.
+_EXACT, _BELOW, _DEEP, _WITHIN = Shape.EXACT, Shape.BELOW, Shape.DEEP, Shape.WITHIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +66,9 @@ class Pattern:
         shape: How it is matched.
         head: Literal text that every match begins with.
         tail: Literal text that every match, ended by ``/``, ends with.
-        inner: Text that stands somewhere in every match, the longest one known.
-        nodes: The parts.
-        program: The parts to run one after the other, None where braces make it more than a line.
+        inner: Text that stands somewhere in every match, the longest one known; for the general shape.
+        nodes: The parts, where braces make them more than a line; else empty.
+        program: The parts to run one after the other, where neither text alone nor `nodes` decide.
     """
 
     text: str
@@ -72,12 +85,18 @@ class Pattern:
     def could_match(self, subject: Subject, now_ms: int) -> bool:
         """Return whether this matches `subject` for some principal (whoever asks, unless it is personal)."""
         text = subject.text
-        if not (text.startswith(self.head) and text.endswith(self.tail)):
+        head, tail, shape = self.head, self.tail, self.shape
+        if not (text.startswith(head) and text.endswith(tail)):
             return False
-        shape = self.shape
-        if shape is Shape.GENERAL:
-            return self.inner in text and self._run(subject, Moment(now_ms))
-        return shape is not Shape.EXACT or text == self.head
+        if shape is _BELOW:
+            return True
+        if shape is _WITHIN or shape is _DEEP:
+            # What stands between head and tail; it cannot be there where the two overlap.
+            end = subject.length - len(tail)
+            return len(head) <= end and (shape is _DEEP or text.find("/", len(head), end) < 0)
+        if shape is _EXACT:
+            return text == head
+        return self.inner in text and self._run(subject, Moment(now_ms))
 
     def matches_for(self, principal: str, subject: Subject, now_ms: int) -> bool:
         """Return whether this matches `subject` with the values of `principal` in its templates."""
@@ -99,6 +118,12 @@ def parse_pattern(text: str) -> Pattern:
     Raises:
         InvalidInput: (PATTERN_INVALID) with metadata `pattern` and `why`.
     """
+    return _shared(text) if len(text) <= _SHARED_CHARACTERS else _parsed(text)
+
+
+def _parsed(text: str) -> Pattern:
+    if len(text) > _MAX_RAW_CHARACTERS:
+        raise refused(text, f"it is longer than {MAX_PATTERN_BYTES} bytes")
     canonical = unicodedata.normalize("NFC", text).removesuffix("/")
     try:
         size = len(canonical.encode())
@@ -110,6 +135,8 @@ def parse_pattern(text: str) -> Pattern:
     syntax.parse()
     nodes = syntax.nodes
     shape = _shape(nodes)
+    general = shape is Shape.GENERAL
+    program = compile_program(nodes) if general else None
     return Pattern(
         text=canonical,
         score=_score(canonical, size, templated=bool(syntax.templates)),
@@ -117,11 +144,14 @@ def parse_pattern(text: str) -> Pattern:
         email_slot=_email_slot(nodes),
         shape=shape,
         head=_head(nodes) + ("/" if shape is Shape.EXACT else ""),
-        tail=_tail(nodes),
-        inner=_inner(nodes),
-        nodes=nodes,
-        program=compile_program(nodes),
+        tail=_tail(nodes, whole=shape in (Shape.WITHIN, Shape.DEEP)),
+        inner=_inner(nodes) if general else "",
+        nodes=nodes if general and program is None else (),
+        program=program,
     )
+
+
+_shared = lru_cache(maxsize=_SHARED_PATTERNS)(_parsed)
 
 
 def _score(text: str, size_bytes: int, *, templated: bool) -> int:
@@ -136,16 +166,28 @@ def _score(text: str, size_bytes: int, *, templated: bool) -> int:
 
 
 def _shape(nodes: tuple[Node, ...]) -> Shape:
-    if all(isinstance(node, Literal | Slash) for node in nodes):
-        return Shape.EXACT
-    match nodes:
-        case (Star(2),) | (Star(2), Slash(), Star()):
-            return Shape.EVERYTHING
-        case (Star(2), Slash(), Star(), Literal()):
-            return Shape.ENDING
-        case (*before, Slash(), Star(2)) if all(isinstance(node, Literal | Slash) for node in before):
+    before = _leading_plain(nodes)
+    match nodes[len(before) :]:
+        case ():
+            return Shape.EXACT
+        case (Star(2),) if _ends_segment(before):
             return Shape.BELOW
+        case (Star(2), Slash(), Star(count)) if _ends_segment(before) and count != 2:
+            return Shape.DEEP
+        case (Star(2), Slash(), Star(), Literal()) if _ends_segment(before):
+            return Shape.DEEP
+        case (Star(count), *after) if all(isinstance(node, Literal | Slash) for node in after):
+            alone = _ends_segment(before) and (not after or isinstance(after[0], Slash))
+            return Shape.GENERAL if alone and count == 2 else Shape.WITHIN
     return Shape.GENERAL
+
+
+def _leading_plain(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    return tuple(takewhile(lambda node: isinstance(node, Literal | Slash), nodes))
+
+
+def _ends_segment(nodes: tuple[Node, ...]) -> bool:
+    return not nodes or isinstance(nodes[-1], Slash)
 
 
 def _plain(node: Node) -> str:
@@ -155,22 +197,13 @@ def _plain(node: Node) -> str:
 
 
 def _head(nodes: tuple[Node, ...]) -> str:
-    head = []
-    for node in nodes:
-        if not (text := _plain(node)):
-            break
-        head.append(text)
-    return "".join(head)
+    return "".join(map(_plain, _leading_plain(nodes)))
 
 
-def _tail(nodes: tuple[Node, ...]) -> str:
-    """Return the literal end; a ``/`` in front of it is left out, for a ``**`` there may have consumed it."""
-    tail: list[str] = []
-    for node in reversed(nodes):
-        if not (text := _plain(node)):
-            break
-        tail.insert(0, text)
-    return "".join((*tail, "/")).removeprefix("/") if tail else ""
+def _tail(nodes: tuple[Node, ...], *, whole: bool) -> str:
+    """Return the literal end; unless `whole` without a ``/`` at its beginning: a ``**`` may have consumed it."""
+    tail = "".join((*map(_plain, reversed(_leading_plain(nodes[::-1]))), "/"))
+    return tail if whole else tail.removeprefix("/")
 
 
 def _inner(nodes: tuple[Node, ...]) -> str:

@@ -9,7 +9,7 @@ from syftmesh_core.path import MeshPath
 from syftmesh_core.permission.engine import Deciding, find_deciding, is_own
 from syftmesh_core.permission.entry import EntryList, Groups
 from syftmesh_core.permission.pattern import EmailSlot
-from syftmesh_core.permission.ruleset import Rule
+from syftmesh_core.permission.ruleset import Level, Rule
 from syftmesh_core.permission.tree import RuleTree
 from syftmesh_core.principal import is_principal
 
@@ -37,8 +37,8 @@ class Readers:
     why: str
 
 
-def readers_of(tree: RuleTree, path: MeshPath, groups: Groups, now_ms: int) -> Readers:
-    """Return who can read `path` at `now_ms` (Unix milliseconds).
+def readers_of(tree: RuleTree, path: MeshPath, now_ms: int) -> Readers:
+    """Return who can read `path` at `now_ms` (Unix milliseconds), by the rules and groups of `tree`.
 
     OPEN is an answer that may grow without a change of rules: by ``USER``, a glob, a group (its members of
     now are given), or a personal rule whose person cannot be read off the path.
@@ -58,7 +58,7 @@ def readers_of(tree: RuleTree, path: MeshPath, groups: Groups, now_ms: int) -> R
         return Readers(ReaderKind.CLOSED, owner, f"Only the owner: {where} has expired.")
     if rule.deny.everyone:
         return Readers(ReaderKind.CLOSED, owner, f"Only the owner: {where} denies everyone else.")
-    readers = rule.granted["read"]
+    readers, groups = rule.access.granted(Level.READ), tree.groups
     if rule.pattern.is_personal:
         return _personal(deciding, rule, readers, groups, now_ms, where)
     if readers.everyone:

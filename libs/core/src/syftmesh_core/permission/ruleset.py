@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from types import MappingProxyType
+from typing import Final
 
 from syftmesh_core.permission.entry import NOBODY, EntryList, join
 from syftmesh_core.permission.pattern import Pattern, Shape
@@ -20,6 +20,12 @@ class Level(StrEnum):
     CREATE = "create"
     WRITE = "write"
     ADMIN = "admin"
+
+
+# Python 3.11 looks a member of an enum up ten times as slowly as a name of the module.
+_READ, _CREATE, _WRITE = Level.READ, Level.CREATE, Level.WRITE
+
+_NO_EXACT: Final[Mapping[str, Rule]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +45,32 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The four lists of a rule as written."""
+    """The four lists of a rule as written, and what they grant."""
 
     admin: EntryList = NOBODY
     write: EntryList = NOBODY
     create: EntryList = NOBODY
     read: EntryList = NOBODY
+    _readers: EntryList = field(init=False, repr=False, compare=False)
+    _creators: EntryList = field(init=False, repr=False, compare=False)
+    _writers: EntryList = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # What every decision needs is made once, when the file is parsed, never by the first who asks.
+        object.__setattr__(self, "_writers", join((self.write, self.admin)))
+        object.__setattr__(self, "_creators", join((self.create, self._writers)))
+        object.__setattr__(self, "_readers", join((self.read, self._writers)))
+
+    def granted(self, level: Level) -> EntryList:
+        """Return who has `level`, by the levels that contain it too."""
+        if level is _READ:
+            return self._readers
+        if level is _CREATE:
+            return self._creators
+        return self._writers if level is _WRITE else self.admin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One rule.
 
@@ -69,25 +92,13 @@ class Rule:
     line: int = 1
     index: int = 0
 
-    def __post_init__(self) -> None:
-        # What every decision needs is made once, when the file is parsed, never by the first who asks.
-        _ = self.granted
-
-    @cached_property
-    def granted(self) -> Mapping[str, EntryList]:
-        """Who has each level, the levels that contain it included; keyed by the level's text."""
-        access = self.access
-        return MappingProxyType(
-            {
-                "read": join((access.read, access.write, access.admin)),
-                "create": join((access.create, access.write, access.admin)),
-                "write": join((access.write, access.admin)),
-                "admin": access.admin,
-            }
-        )
+    @property
+    def rank(self) -> tuple[int, int]:
+        """What orders the rules of a file: of two that match, the one with the lower rank decides."""
+        return -self.pattern.score, self.index
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RuleSet:
     """One rule file.
 
@@ -97,33 +108,30 @@ class RuleSet:
     """
 
     terminal: bool = False
-    rules: tuple[Rule, ...] = field(default=())
+    rules: tuple[Rule, ...] = ()
+    _exact: Mapping[str, Rule] = field(init=False, repr=False, compare=False)
+    _others: tuple[Rule, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _ = self._ranked
-
-    @cached_property
-    def _ranked(self) -> tuple[dict[str, tuple[int, Rule]], tuple[tuple[int, Rule], ...]]:
-        ranked = enumerate(sorted(self.rules, key=lambda rule: -rule.pattern.score))
-        exact: dict[str, tuple[int, Rule]] = {}
-        others = []
-        for rank, rule in ranked:
+        exact: dict[str, Rule] = {}
+        others: list[Rule] = []
+        for rule in sorted(self.rules, key=lambda rule: rule.rank):
             if rule.pattern.shape is Shape.EXACT:
-                exact.setdefault(rule.pattern.head, (rank, rule))
+                exact.setdefault(rule.pattern.head, rule)
             else:
-                others.append((rank, rule))
-        return exact, tuple(others)
+                others.append(rule)
+        object.__setattr__(self, "_exact", exact or _NO_EXACT)
+        object.__setattr__(self, "_others", tuple(others))
 
     def deciding(self, subject: Subject, now_ms: int) -> Rule | None:
         """Return the most specific rule that matches `subject`, of equals the earlier; None when none does.
 
         A personal rule matches what it could match for some principal: the answer is the same whoever asks.
         """
-        exact, others = self._ranked
-        best_rank, best = exact.get(subject.text, (len(self.rules), None))
-        for rank, rule in others:
-            if rank > best_rank:
+        exact = self._exact.get(subject.text)
+        for rule in self._others:
+            if exact is not None and exact.rank < rule.rank:
                 break
             if rule.pattern.could_match(subject, now_ms):
                 return rule
-        return best
+        return exact

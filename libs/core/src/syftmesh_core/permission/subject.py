@@ -37,27 +37,29 @@ class Subject:
         steps: Elementary operations done so far: what the tests of linear time count.
     """
 
-    __slots__ = ("_emails", "_found_masks", "_found_starts", "length", "steps", "text")
+    __slots__ = ("_found_emails", "_found_masks", "_found_starts", "length", "steps", "text")
 
     def __init__(self, relative: str) -> None:
         self.text = relative + "/"
         self.length = len(self.text)
         self.steps = 0
-        self._emails: dict[bool, list[tuple[int, int]]] = {}
-        self._found_masks: dict[str, int] = {}
+        # Made at first use, for most paths are decided by comparing text.
+        self._found_emails: dict[bool, list[tuple[int, int]]] | None = None
+        self._found_masks: dict[str, int] | None = None
         self._found_starts = 0
 
     @property
     def _masks(self) -> dict[str, int]:
-        """Places before each character; made at first use, for most patterns never look."""
-        masks = self._found_masks
-        if masks:
-            return masks
+        """Places before each character."""
+        if self._found_masks is not None:
+            return self._found_masks
+        masks: dict[str, int] = {}
         bit = 1
         for character in self.text:
             masks[character] = masks.get(character, 0) | bit
             bit <<= 1
         self.steps += self.length
+        self._found_masks = masks
         return masks
 
     @property
@@ -129,10 +131,12 @@ class Subject:
 
     def after_email(self, places: int, *, upper: bool) -> int:
         """Return where anything that can be a principal (in upper case under `upper`) ends."""
-        if upper not in self._emails:
-            self._emails[upper] = self._find_emails(_LOCAL[upper], _LABEL[upper])
+        if self._found_emails is None:
+            self._found_emails = {}
+        if upper not in self._found_emails:
+            self._found_emails[upper] = self._find_emails(_LOCAL[upper], _LABEL[upper])
         ends = 0
-        for starts, domain_ends in self._emails[upper]:
+        for starts, domain_ends in self._found_emails[upper]:
             self.steps += 1
             if begun := places & starts:
                 # The latest beginning leaves most of the 254 bytes; what the others reach, it reaches.

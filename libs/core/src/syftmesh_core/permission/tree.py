@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -52,11 +52,12 @@ class RuleFile:
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    file: RuleFile | None = None
-    children: Mapping[str, _Directory] = field(default_factory=lambda: MappingProxyType({}))
+    file: RuleFile | None
+    children: Mapping[str, _Directory]
 
 
-_EMPTY: Final = _Directory()
+_NO_CHILDREN: Final[Mapping[str, _Directory]] = MappingProxyType({})
+_EMPTY: Final = _Directory(None, _NO_CHILDREN)
 
 NO_GROUPS: Final[Groups] = MappingProxyType({})
 
@@ -91,7 +92,7 @@ class RuleTree:
         children: dict[Directory, dict[str, _Directory]] = {}
         directories = {directory[:depth] for directory in held for depth in range(len(directory) + 1)}
         for directory in sorted(directories, key=len, reverse=True):
-            node = _Directory(held.get(directory), children.get(directory, {}))
+            node = _Directory(held.get(directory), children.get(directory, _NO_CHILDREN))
             if directory:
                 children.setdefault(directory[:-1], {})[directory[-1]] = node
             else:
@@ -134,15 +135,15 @@ class RuleTree:
         """
         if not segments:
             return None
-        node: _Directory | None = self._root
-        governing = self._root.file
+        node = self._root
+        governing = node.file
         for name in segments[:-1]:
-            if governing is not None and governing.rules.terminal:
+            below = node.children.get(name)
+            if below is None or (governing is not None and governing.rules.terminal):
                 break
-            node = node.children.get(name) if node else None
-            if node is None:
-                break
-            governing = node.file or governing
+            node = below
+            if node.file is not None:
+                governing = node.file
         return governing
 
     def __iter__(self) -> Iterator[RuleFile]:

@@ -122,7 +122,7 @@ def _check_content(candidate: Candidate, site: SiteView, requester: str, now_ms:
         raise object_missing(content)
     if content.sealed or path.is_rules_file:
         return
-    if readers_of(site.tree, path, site.tree.groups, now_ms).kind is not ReaderKind.PUBLIC:
+    if readers_of(site.tree, path, now_ms).kind is not ReaderKind.PUBLIC:
         raise InvalidInput(
             f"{path} is not readable by everyone, so its content must be sealed and this is not.",
             reason="PLAIN_NOT_ALLOWED",
