@@ -85,9 +85,9 @@ lint: setup ## Formatting, ruff, buf, import contracts
 types: setup ## mypy, strict
 	$(BIN)/mypy $(wildcard libs/*/src services/*/src)
 
-test: setup ## Every test: unit, contract, architecture, integration, end to end
+test: setup ## Every test: unit, architecture, fuzzers, contract, integration, end to end
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup tests/unit tests/architecture $(PYTEST_ARGS)
-	$(BIN)/pytest $(wildcard tests/contract tests/integration tests/e2e) $(PYTEST_ARGS)
+	$(BIN)/pytest $(wildcard tests/fuzz tests/contract tests/integration tests/e2e) $(PYTEST_ARGS)
 
 test-unit: setup ## Unit tests: no sockets, no sleeping
 	$(BIN)/pytest -n $(JOBS) --dist loadgroup tests/unit tests/architecture $(PYTEST_ARGS)
