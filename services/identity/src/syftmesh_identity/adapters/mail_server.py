@@ -9,7 +9,7 @@ from syftmesh_core.errors import InvalidInput
 from syftmesh_kit.private_file import read_private
 
 from syftmesh_identity.adapters.mail import MailServer
-from syftmesh_identity.mail_settings import MailSettings
+from syftmesh_identity.settings import MailSettings
 
 
 def mail_server(settings: MailSettings) -> MailServer | None:

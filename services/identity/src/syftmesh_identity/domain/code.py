@@ -152,9 +152,7 @@ class CodeLogin:
         finally:
             session.finish(mail, partial(self._withdraw, name, code_hash, tickets))
 
-    async def login(
-        self, principal: str, code: str, device_id: str, label: str, address: str
-    ) -> TokenPair:
+    async def login(self, principal: str, code: str, device_id: str, label: str, address: str) -> TokenPair:
         """Return a fresh pair for the device.
 
         The code is used up whatever becomes of the login: nobody learns anything about devices without one.
@@ -169,7 +167,11 @@ class CodeLogin:
             Conflict: The state changes too quickly (CONFLICT).
         """
         self._working_mailer()
-        name, device, kind = normalise_principal(principal), checked_device_id(device_id), checked_label(label)
+        name, device, kind = (
+            normalise_principal(principal),
+            checked_device_id(device_id),
+            checked_label(label),
+        )
         # Taken before anything is compared and given back when it was right: no race gives more wrong tries.
         ticket = await self._limiter.take(self._tries, address)
         typed = read_code(code)
