@@ -15,7 +15,6 @@ from syftmesh_kit import subject
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.interceptor import RpcMetrics
 from syftmesh_kit.keyset import KeySetPublisher, RevocationPublisher
-from syftmesh_kit.stream import DAY_S
 from syftmesh_kit.token import AUDIENCES
 from syftmesh_kit.waiting import Waiting
 
@@ -56,6 +55,7 @@ from syftmesh_identity.servicer.address import CallAddress
 from syftmesh_identity.servicer.code import LoginMethods
 from syftmesh_identity.settings import IdentitySettings
 
+_DAY_S: Final = 24 * 3600
 _RETRY_S: Final = 0.5
 _LOOK_S: Final = 10.0
 """Seconds between two looks at the ages of signing keys."""
@@ -175,7 +175,7 @@ async def build(
     ring = KeyRing(key, settings.issuer, clock, random, settings.access_ttl_s)
     published = KeySet(KeySetPublisher(bus.kv(subject.KV_IDENTITY_KEYS)))
     rotation = Rotation(
-        rings_on(bus, clock), ring, published, clock, every_s=settings.key_rotation_days * DAY_S
+        rings_on(bus, clock), ring, published, clock, every_s=settings.key_rotation_days * _DAY_S
     )
     sessions = Sessions(
         stores, enrolment, revocations, ring, clock, random, settings.refresh_ttl_s, frozenset(AUDIENCES)
