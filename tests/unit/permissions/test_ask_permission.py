@@ -5,13 +5,21 @@ import asyncio
 import pytest
 from mesh.common.v1 import common_pb2
 from mesh.permissions.v1 import permissions_pb2, permissions_service_pb2
-from syftmesh_core.errors import InvalidInput, PermissionDenied, Unavailable, Unimplemented, WrongState
+from syftmesh_core.errors import InvalidInput, LimitExceeded, PermissionDenied, Unavailable, WrongState
+from syftmesh_core.permission.group import parse_groups
 from syftmesh_core.permission.parse import parse_ruleset
 from syftmesh_core.permission.ruleset import Level
 from syftmesh_core.permission.tree import RuleTree
 from syftmesh_kit.caller import Caller, bind_caller
+from syftmesh_permissions import convert
+from syftmesh_permissions.domain.accessible import ListAccessible
+from syftmesh_permissions.domain.batch import AskMany
 from syftmesh_permissions.domain.consistency import Token
-from syftmesh_permissions.domain.inquiry import NOT_ALLOWED, Ask, Inquiry
+from syftmesh_permissions.domain.inquiry import Ask, Inquiry
+from syftmesh_permissions.domain.reader import ListReaders
+from syftmesh_permissions.domain.ruling import Rulings
+from syftmesh_permissions.domain.sight import NOT_ALLOWED
+from syftmesh_permissions.domain.watch import WatchMany
 from syftmesh_permissions.servicer import PermissionServicer
 
 SITE = "alice@site.example"
@@ -63,6 +71,12 @@ class Model:
     def token(self) -> Token:
         return self.at
 
+    def sites(self) -> list[str]:
+        return list(self.trees)
+
+    def below(self, directory: str, after: str) -> list:
+        return []
+
     async def wait_for(self, sequence: int, timeout_s: float) -> bool:
         await asyncio.sleep(0)
         self.at = Token(self.at.epoch, max(self.at.sequence, min(sequence, self.reaches)))
@@ -81,7 +95,16 @@ def ask(model) -> Ask:
 
 @pytest.fixture
 def servicer(ask, model) -> PermissionServicer:
-    return PermissionServicer(ask, model)
+    clock = Clock()
+    many = AskMany(Rulings(model, clock, convert.batch_entry), model, clock)
+    return PermissionServicer(
+        model,
+        ask=ask,
+        ask_many=many,
+        readers=ListReaders(model, clock),
+        accessible=ListAccessible(model, model, model, clock),
+        watch=WatchMany(many, model, model, clock),
+    )
 
 
 def test_the_owner_has_every_right(ask):
@@ -243,8 +266,116 @@ async def test_explain_names_file_line_and_what_is_needed(servicer):
     assert reply.needed
 
 
-async def test_what_is_not_built_says_so(servicer):
-    with pytest.raises(Unimplemented):
-        await servicer.BatchCheckPermissions(permissions_service_pb2.BatchCheckPermissionsRequest(), None)
-    with pytest.raises(Unimplemented):
-        await anext(servicer.WatchPermissions(permissions_service_pb2.WatchPermissionsRequest(), None))
+MATCHES = b"""
+rules:
+  - pattern: "all/**"
+    access: {read: ["*", USER, "*@x.example", "group:team", bob@x.example]}
+  - pattern: "users/**"
+    access: {read: [USER]}
+    deny: ["group:team"]
+  - pattern: "limited/**"
+    access: {write: ["*@x.example"]}
+    limits: {maxFileSize: 1}
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "requester", "level", "matched"),
+    [
+        ("all/x", BOB, Level.READ, BOB),
+        ("all/x", CAROL, Level.READ, "group:team"),
+        ("all/x", "dave@x.example", Level.READ, "*@x.example"),
+        ("all/x", EVE, Level.READ, "USER"),
+        ("all/x", "guest", Level.READ, "*"),
+        ("all/x", "", Level.READ, "*"),
+        ("all/x", BOB, Level.WRITE, ""),
+        ("users/x", EVE, Level.READ, "USER"),
+        ("users/x", CAROL, Level.READ, "group:team"),
+        ("users/x", "guest", Level.READ, ""),
+        ("limited/x", BOB, Level.WRITE, "*@x.example"),
+        ("none", BOB, Level.READ, ""),
+        ("all/x", SITE, Level.READ, ""),
+    ],
+)
+def test_an_admin_learns_which_entry_named_the_requester(ask, model, path, requester, level, matched):
+    groups = parse_groups(f"groups: {{team: [{CAROL}]}}".encode()).resolved
+    model.trees[SITE] = RuleTree.build(SITE, [((), parse_ruleset(MATCHES), 1)], groups)
+    assert ask.run(SITE, Inquiry(f"{SITE}/{path}", level, requester, size_bytes=2)).matched == matched
+
+
+def test_whoever_is_no_admin_learns_of_no_entry(ask):
+    answer = ask.run(EVE, Inquiry(f"{SITE}/public/x", Level.READ))
+    assert (answer.allowed, answer.rule is not None, answer.matched) == (True, True, "")
+
+
+async def test_a_batch_is_answered_encoded(servicer):
+    question = check(BOB).question
+    raw = await servicer.BatchCheckPermissions(
+        permissions_service_pb2.BatchCheckPermissionsRequest(questions=[question, question]), None
+    )
+    reply = permissions_service_pb2.BatchCheckPermissionsResponse.FromString(raw)
+    assert [decision.allowed for decision in reply.decisions] == [True, True]
+    assert (reply.token.epoch, reply.token.sequence) == (3, 10)
+
+
+async def test_more_questions_than_allowed_are_refused(servicer):
+    question = check(BOB).question
+    with pytest.raises(LimitExceeded):
+        await servicer.BatchCheckPermissions(
+            permissions_service_pb2.BatchCheckPermissionsRequest(questions=[question] * 10_001), None
+        )
+    with pytest.raises(LimitExceeded):
+        await anext(
+            servicer.WatchPermissions(
+                permissions_service_pb2.WatchPermissionsRequest(questions=[question] * 1001), None
+            )
+        )
+
+
+async def test_a_watch_begins_with_an_answer_and_its_token(servicer):
+    watch = servicer.WatchPermissions(
+        permissions_service_pb2.WatchPermissionsRequest(questions=[check(CAROL).question]), None
+    )
+    first = await anext(watch)
+    await watch.aclose()
+    assert (first.index, first.decision.allowed, first.decision.rule.line) == (0, True, 3)
+    assert (first.decision.token.epoch, first.decision.token.sequence) == (3, 10)
+
+
+async def test_readers_come_sorted_with_kind_and_token(servicer):
+    bind_caller(Caller(SITE, "d", "t"))
+    reply = await servicer.ListReaders(
+        permissions_service_pb2.ListReadersRequest(path=f"{SITE}/data/x", at_unix_ms=NOW_MS), None
+    )
+    assert list(reply.principals) == [SITE, BOB, CAROL]
+    assert (reply.kind, reply.token.sequence) == (permissions_pb2.READER_KIND_CLOSED, 10)
+    with pytest.raises(InvalidInput):
+        await servicer.ListReaders(
+            permissions_service_pb2.ListReadersRequest(path=f"{SITE}/data/x", at_unix_ms=-1), None
+        )
+
+
+@pytest.mark.parametrize(
+    "method", ["ListReaders", "ListAccessible", "WatchPermissions", "BatchCheckPermissions"]
+)
+async def test_every_answer_can_be_made_to_wait_for_a_point_of_the_log(servicer, model, method):
+    bind_caller(Caller(BOB, "d", "t"))
+    demanded = common_pb2.ConsistencyToken(epoch=2, sequence=1)
+    request = getattr(permissions_service_pb2, f"{method}Request")(at_least=demanded)
+    with pytest.raises(WrongState):
+        await first_answer(getattr(servicer, method)(request, None))
+    request.at_least.epoch, request.at_least.sequence = 3, 11
+    with pytest.raises(Unavailable):
+        await first_answer(getattr(servicer, method)(request, None))
+
+
+async def first_answer(answers):
+    return await (anext(answers) if hasattr(answers, "__anext__") else answers)
+
+
+async def test_tokens_of_later_answers_are_not_smaller(servicer, model):
+    sequences = []
+    for sequence in (10, 12, 12, 15):
+        model.at = Token(3, sequence)
+        sequences.append((await servicer.CheckPermission(check(BOB), None)).decision.token.sequence)
+    assert sequences == sorted(sequences)

@@ -15,7 +15,7 @@ from syftmesh.card import DatasetCard
 from syftmesh.dataset import AsyncDataset, AsyncDatasets, AsyncMock
 from syftmesh.file import AsyncFiles
 from syftmesh.key import AsyncKeys, Device, KeyInfo
-from syftmesh.permission import AsyncPermissions, Decision, Explanation
+from syftmesh.permission import AsyncPermissions, Decision, Explanation, Question, Readers, Token
 from syftmesh.portal import Portal
 from syftmesh.rpc import RESULT_S, AsyncRpc
 
@@ -131,9 +131,10 @@ class Permissions:
         as_: str | None = None,
         size_bytes: int | None = None,
         at: datetime | None = None,
+        at_least: Token | None = None,
     ) -> Decision:
         """See `AsyncPermissions.check`."""
-        asked = self._permissions.check(path, level, as_=as_, size_bytes=size_bytes, at=at)
+        asked = self._permissions.check(path, level, as_=as_, size_bytes=size_bytes, at=at, at_least=at_least)
         return self._portal.run(asked)
 
     def explain(
@@ -144,10 +145,29 @@ class Permissions:
         as_: str | None = None,
         size_bytes: int | None = None,
         at: datetime | None = None,
+        at_least: Token | None = None,
     ) -> Explanation:
         """See `AsyncPermissions.explain`."""
-        asked = self._permissions.explain(path, level, as_=as_, size_bytes=size_bytes, at=at)
+        asked = self._permissions.explain(
+            path, level, as_=as_, size_bytes=size_bytes, at=at, at_least=at_least
+        )
         return self._portal.run(asked)
+
+    def batch_check(self, questions: Sequence[Question], *, at_least: Token | None = None) -> list[Decision]:
+        """See `AsyncPermissions.batch_check`."""
+        return self._portal.run(self._permissions.batch_check(questions, at_least=at_least))
+
+    def readers(self, path: str, *, at: datetime | None = None, at_least: Token | None = None) -> Readers:
+        """See `AsyncPermissions.readers`."""
+        return self._portal.run(self._permissions.readers(path, at=at, at_least=at_least))
+
+    def accessible(self, prefix: str = "", *, at_least: Token | None = None) -> Iterator[str]:
+        """See `AsyncPermissions.accessible`."""
+        return self._portal.iterate(self._permissions.accessible(prefix, at_least=at_least))
+
+    def watch(self, questions: Sequence[Question], *, at_least: Token | None = None) -> Iterator[Decision]:
+        """See `AsyncPermissions.watch`."""
+        return self._portal.iterate(self._permissions.watch(questions, at_least=at_least))
 
 
 class Rpc:

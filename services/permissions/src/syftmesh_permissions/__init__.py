@@ -1,1 +1,1 @@
-"""Evaluation of syft.pub.yaml rules: check and explain."""
+"""Evaluation of syft.pub.yaml rules: check, explain, list, watch."""

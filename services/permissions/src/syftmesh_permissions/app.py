@@ -6,17 +6,21 @@ import asyncio
 from typing import Final
 
 import grpc
-from mesh.permissions.v1 import permissions_service_pb2 as pb
-from mesh.permissions.v1 import permissions_service_pb2_grpc as pb_grpc
 from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import Unavailable
 from syftmesh_kit import subject
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.filelog import FileLog, ObjectReader, StoredRules
 
+from syftmesh_permissions import convert
 from syftmesh_permissions.adapters.rule_log import RuleLog
+from syftmesh_permissions.domain.accessible import ListAccessible
+from syftmesh_permissions.domain.batch import AskMany
 from syftmesh_permissions.domain.inquiry import Ask
-from syftmesh_permissions.servicer import PermissionServicer
+from syftmesh_permissions.domain.reader import ListReaders
+from syftmesh_permissions.domain.ruling import Rulings
+from syftmesh_permissions.domain.watch import WatchMany
+from syftmesh_permissions.servicer import PermissionServicer, register
 from syftmesh_permissions.settings import PermissionsSettings
 
 _MAX_LAG: Final = 10_000
@@ -40,8 +44,7 @@ class PermissionsModule:
 
     def register(self, server: grpc.aio.Server) -> tuple[str, ...]:
         """Add the servicer and return its full name."""
-        pb_grpc.add_PermissionServiceServicer_to_server(self._servicer, server)
-        return (pb.DESCRIPTOR.services_by_name["PermissionService"].full_name,)
+        return (register(self._servicer, server),)
 
     async def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin to read the file log; `ready` says when it is read. The stream is the sync service's."""
@@ -82,4 +85,13 @@ async def build(
     del settings, random
     log = FileLog(bus, StoredRules(object_store))
     rules = RuleLog(log)
-    return PermissionsModule(bus, log, PermissionServicer(Ask(rules, clock), rules))
+    ask_many = AskMany(Rulings(rules, clock, convert.batch_entry), rules, clock)
+    servicer = PermissionServicer(
+        rules,
+        ask=Ask(rules, clock),
+        ask_many=ask_many,
+        readers=ListReaders(rules, clock),
+        accessible=ListAccessible(rules, rules, rules, clock),
+        watch=WatchMany(ask_many, rules, rules, clock),
+    )
+    return PermissionsModule(bus, log, servicer)

@@ -5,80 +5,128 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, NoReturn
+from typing import Any
 
+import grpc
 from mesh.permissions.v1 import permissions_pb2
 from mesh.permissions.v1 import permissions_service_pb2 as pb
 from mesh.permissions.v1 import permissions_service_pb2_grpc as pb_grpc
-from syftmesh_core.errors import Unimplemented
 from syftmesh_kit.caller import current_caller
 
 from syftmesh_permissions import convert
+from syftmesh_permissions.domain.accessible import ListAccessible
+from syftmesh_permissions.domain.batch import MAX_BATCH, AskMany, check_count
 from syftmesh_permissions.domain.consistency import Model, Token, require_at_least
 from syftmesh_permissions.domain.inquiry import Answer, Ask
+from syftmesh_permissions.domain.reader import ListReaders
+from syftmesh_permissions.domain.watch import MAX_WATCHED, WatchMany
 
 
 class PermissionServicer(pb_grpc.PermissionServiceServicer):
     """The handlers.
 
     Args:
-        ask: Use case.
         model: How fresh answers are.
+        ask: Use case.
+        ask_many: Use case; its answers are encoded by `convert.batch_entry`.
+        readers: Use case.
+        accessible: Use case.
+        watch: Use case; its answers are encoded likewise.
     """
 
-    def __init__(self, ask: Ask, model: Model) -> None:
-        self._ask = ask
+    def __init__(
+        self,
+        model: Model,
+        *,
+        ask: Ask,
+        ask_many: AskMany[bytes],
+        readers: ListReaders,
+        accessible: ListAccessible,
+        watch: WatchMany[bytes],
+    ) -> None:
         self._model = model
+        self._ask = ask
+        self._ask_many = ask_many
+        self._readers = readers
+        self._accessible = accessible
+        self._watch = watch
 
     async def CheckPermission(
         self, request: pb.CheckPermissionRequest, context: Any
     ) -> pb.CheckPermissionResponse:
         """Decide one question."""
-        answer, at = await self._answer(request.question, convert.token(request))
-        return pb.CheckPermissionResponse(decision=convert.decision_message(answer, at))
+        answer, at = await self._answer(request.question, request)
+        return pb.CheckPermissionResponse(decision=convert.decision_message(answer.verdict, at))
 
     async def ExplainPermission(
         self, request: pb.ExplainPermissionRequest, context: Any
     ) -> pb.ExplainPermissionResponse:
         """Decide one question and say why."""
-        answer, at = await self._answer(request.question, convert.token(request))
+        answer, at = await self._answer(request.question, request)
         return pb.ExplainPermissionResponse(
-            decision=convert.decision_message(answer, at),
+            decision=convert.decision_message(answer.verdict, at),
             needed=answer.needed,
             governing_file=answer.governing_file,
+            matched=answer.matched,
         )
 
-    async def BatchCheckPermissions(
+    async def BatchCheckPermissions(  # type: ignore[override]  # encoded already; see `register`
         self, request: pb.BatchCheckPermissionsRequest, context: Any
-    ) -> pb.BatchCheckPermissionsResponse:
-        """Not built yet."""
-        _unimplemented("BatchCheckPermissions")
+    ) -> bytes:
+        """Decide many questions at one point of the log."""
+        caller = convert.asker(current_caller())
+        check_count(len(request.questions), MAX_BATCH)
+        await require_at_least(self._model, convert.token(request))
+        return convert.batch_response(await self._ask_many.run(caller, convert.batch(request.questions)))
 
     async def ListReaders(self, request: pb.ListReadersRequest, context: Any) -> pb.ListReadersResponse:
-        """Not built yet."""
-        _unimplemented("ListReaders")
+        """Say who can read a path."""
+        caller = convert.asker(current_caller())
+        at_ms = convert.moment_ms(request.at_unix_ms) if request.HasField("at_unix_ms") else None
+        await require_at_least(self._model, convert.token(request))
+        return convert.readers_message(self._readers.run(caller, request.path, at_ms), self._model.token())
 
     async def ListAccessible(
         self, request: pb.ListAccessibleRequest, context: Any
     ) -> AsyncIterator[pb.ListAccessibleResponse]:
-        """Not built yet."""
-        _unimplemented("ListAccessible")
-        yield
+        """Stream the files that the caller may read."""
+        caller = convert.asker(current_caller())
+        await require_at_least(self._model, convert.token(request))
+        async for page in self._accessible.run(caller, request.prefix, request.cursor):
+            yield convert.page_message(page)
 
     async def WatchPermissions(
         self, request: pb.WatchPermissionsRequest, context: Any
     ) -> AsyncIterator[pb.WatchPermissionsResponse]:
-        """Not built yet."""
-        _unimplemented("WatchPermissions")
-        yield
+        """Stream answers as they change."""
+        caller = convert.asker(current_caller())
+        check_count(len(request.questions), MAX_WATCHED)
+        questions = list(convert.batch(request.questions))
+        await require_at_least(self._model, convert.token(request))
+        async for told in self._watch.run(caller, questions):
+            yield convert.told_message(told)
 
-    async def _answer(self, question: permissions_pb2.Question, wanted: Token | None) -> tuple[Answer, Token]:
+    async def _answer(
+        self, question: permissions_pb2.Question, request: convert.Demanding
+    ) -> tuple[Answer, Token]:
         caller = convert.asker(current_caller())
         inquiry = convert.inquiry(question)
-        await require_at_least(self._model, wanted)
+        await require_at_least(self._model, convert.token(request))
         # No await between the decision and its token: they belong to one point of the log.
         return self._ask.run(caller, inquiry), self._model.token()
 
 
-def _unimplemented(name: str) -> NoReturn:
-    raise Unimplemented(f"{name} comes with the complete permission service.", metadata={"method": name})
+def register(servicer: PermissionServicer, server: grpc.aio.Server) -> str:
+    """Add the handlers to `server` and return the service's full name.
+
+    A batch is answered with an encoded response: thousands of messages would cost more than the decisions.
+    """
+    service: str = pb.DESCRIPTOR.services_by_name["PermissionService"].full_name
+    pb_grpc.add_PermissionServiceServicer_to_server(servicer, server)
+    batch: Any = grpc.unary_unary_rpc_method_handler(
+        servicer.BatchCheckPermissions,
+        request_deserializer=pb.BatchCheckPermissionsRequest.FromString,
+    )
+    # What is registered last for a method is what is called.
+    server.add_registered_method_handlers(service, {"BatchCheckPermissions": batch})
+    return service

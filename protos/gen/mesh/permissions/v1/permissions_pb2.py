@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from mesh.common.v1 import common_pb2 as mesh_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mesh/permissions/v1/permissions.proto\x12\x13mesh.permissions.v1\x1a\x1bmesh/common/v1/common.proto\"<\n\rRuleReference\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\x0f\n\x07pattern\x18\x03 \x01(\t\"\x8e\x01\n\x08\x44\x65\x63ision\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x30\n\x04rule\x18\x03 \x01(\x0b\x32\".mesh.permissions.v1.RuleReference\x12/\n\x05token\x18\x04 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"\xb9\x01\n\x08Question\x12\x0c\n\x04path\x18\x01 \x01(\t\x12)\n\x05level\x18\x02 \x01(\x0e\x32\x1a.mesh.permissions.v1.Level\x12\x16\n\trequester\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nsize_bytes\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x17\n\nat_unix_ms\x18\x05 \x01(\x03H\x02\x88\x01\x01\x42\x0c\n\n_requesterB\r\n\x0b_size_bytesB\r\n\x0b_at_unix_ms*b\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x0e\n\nLEVEL_READ\x10\x01\x12\x10\n\x0cLEVEL_CREATE\x10\x02\x12\x0f\n\x0bLEVEL_WRITE\x10\x03\x12\x0f\n\x0bLEVEL_ADMIN\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%mesh/permissions/v1/permissions.proto\x12\x13mesh.permissions.v1\x1a\x1bmesh/common/v1/common.proto\"<\n\rRuleReference\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0c\n\x04line\x18\x02 \x01(\r\x12\x0f\n\x07pattern\x18\x03 \x01(\t\"\x8e\x01\n\x08\x44\x65\x63ision\x12\x0f\n\x07\x61llowed\x18\x01 \x01(\x08\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x30\n\x04rule\x18\x03 \x01(\x0b\x32\".mesh.permissions.v1.RuleReference\x12/\n\x05token\x18\x04 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"\xb9\x01\n\x08Question\x12\x0c\n\x04path\x18\x01 \x01(\t\x12)\n\x05level\x18\x02 \x01(\x0e\x32\x1a.mesh.permissions.v1.Level\x12\x16\n\trequester\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x17\n\nsize_bytes\x18\x04 \x01(\x04H\x01\x88\x01\x01\x12\x17\n\nat_unix_ms\x18\x05 \x01(\x03H\x02\x88\x01\x01\x42\x0c\n\n_requesterB\r\n\x0b_size_bytesB\r\n\x0b_at_unix_ms*b\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x0e\n\nLEVEL_READ\x10\x01\x12\x10\n\x0cLEVEL_CREATE\x10\x02\x12\x0f\n\x0bLEVEL_WRITE\x10\x03\x12\x0f\n\x0bLEVEL_ADMIN\x10\x04*o\n\nReaderKind\x12\x1b\n\x17READER_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12READER_KIND_PUBLIC\x10\x01\x12\x16\n\x12READER_KIND_CLOSED\x10\x02\x12\x14\n\x10READER_KIND_OPEN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,6 +34,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LEVEL']._serialized_start=486
   _globals['_LEVEL']._serialized_end=584
+  _globals['_READERKIND']._serialized_start=586
+  _globals['_READERKIND']._serialized_end=697
   _globals['_RULEREFERENCE']._serialized_start=91
   _globals['_RULEREFERENCE']._serialized_end=151
   _globals['_DECISION']._serialized_start=154

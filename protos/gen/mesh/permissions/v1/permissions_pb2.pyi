@@ -50,6 +50,38 @@ LEVEL_ADMIN: Level.ValueType  # 4
 """LEVEL_ADMIN may change rule files."""
 Global___Level: _TypeAlias = Level  # noqa: Y015
 
+class _ReaderKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReaderKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReaderKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    READER_KIND_UNSPECIFIED: _ReaderKind.ValueType  # 0
+    """READER_KIND_UNSPECIFIED is never given."""
+    READER_KIND_PUBLIC: _ReaderKind.ValueType  # 1
+    """READER_KIND_PUBLIC: anybody reads it, without a name."""
+    READER_KIND_CLOSED: _ReaderKind.ValueType  # 2
+    """READER_KIND_CLOSED: exactly the principals that are listed read it."""
+    READER_KIND_OPEN: _ReaderKind.ValueType  # 3
+    """READER_KIND_OPEN: the principals that are listed read it, and others may: their set can grow without a change of
+    rules, or is not shown to the caller.
+    """
+
+class ReaderKind(_ReaderKind, metaclass=_ReaderKindEnumTypeWrapper):
+    """ReaderKind says how far the readers of a path are known."""
+
+READER_KIND_UNSPECIFIED: ReaderKind.ValueType  # 0
+"""READER_KIND_UNSPECIFIED is never given."""
+READER_KIND_PUBLIC: ReaderKind.ValueType  # 1
+"""READER_KIND_PUBLIC: anybody reads it, without a name."""
+READER_KIND_CLOSED: ReaderKind.ValueType  # 2
+"""READER_KIND_CLOSED: exactly the principals that are listed read it."""
+READER_KIND_OPEN: ReaderKind.ValueType  # 3
+"""READER_KIND_OPEN: the principals that are listed read it, and others may: their set can grow without a change of
+rules, or is not shown to the caller.
+"""
+Global___ReaderKind: _TypeAlias = ReaderKind  # noqa: Y015
+
 @_typing.final
 class RuleReference(_message.Message):
     """RuleReference points at the rule that decided."""

@@ -26,7 +26,7 @@ from mesh.common.v1 import common_pb2 as mesh_dot_common_dot_v1_dot_common__pb2
 from mesh.permissions.v1 import permissions_pb2 as mesh_dot_permissions_dot_v1_dot_permissions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-mesh/permissions/v1/permissions_service.proto\x12\x13mesh.permissions.v1\x1a\x1bmesh/common/v1/common.proto\x1a%mesh/permissions/v1/permissions.proto\"}\n\x16\x43heckPermissionRequest\x12/\n\x08question\x18\x01 \x01(\x0b\x32\x1d.mesh.permissions.v1.Question\x12\x32\n\x08\x61t_least\x18\x02 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"J\n\x17\x43heckPermissionResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.mesh.permissions.v1.Decision\"\x84\x01\n\x1c\x42\x61tchCheckPermissionsRequest\x12\x30\n\tquestions\x18\x01 \x03(\x0b\x32\x1d.mesh.permissions.v1.Question\x12\x32\n\x08\x61t_least\x18\x02 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"Q\n\x1d\x42\x61tchCheckPermissionsResponse\x12\x30\n\tdecisions\x18\x01 \x03(\x0b\x32\x1d.mesh.permissions.v1.Decision\"\x7f\n\x18\x45xplainPermissionRequest\x12/\n\x08question\x18\x01 \x01(\x0b\x32\x1d.mesh.permissions.v1.Question\x12\x32\n\x08\x61t_least\x18\x02 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"t\n\x19\x45xplainPermissionResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.mesh.permissions.v1.Decision\x12\x0e\n\x06needed\x18\x02 \x01(\t\x12\x16\n\x0egoverning_file\x18\x03 \x01(\t\"\"\n\x12ListReadersRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\")\n\x13ListReadersResponse\x12\x12\n\nprincipals\x18\x01 \x03(\t\"7\n\x15ListAccessibleRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\"<\n\x16ListAccessibleResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x0c\x61\x66ter_cursor\x18\x02 \x01(\t\"K\n\x17WatchPermissionsRequest\x12\x30\n\tquestions\x18\x01 \x03(\x0b\x32\x1d.mesh.permissions.v1.Question\"Z\n\x18WatchPermissionsResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12/\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x1d.mesh.permissions.v1.Decision2\xb7\x05\n\x11PermissionService\x12l\n\x0f\x43heckPermission\x12+.mesh.permissions.v1.CheckPermissionRequest\x1a,.mesh.permissions.v1.CheckPermissionResponse\x12~\n\x15\x42\x61tchCheckPermissions\x12\x31.mesh.permissions.v1.BatchCheckPermissionsRequest\x1a\x32.mesh.permissions.v1.BatchCheckPermissionsResponse\x12r\n\x11\x45xplainPermission\x12-.mesh.permissions.v1.ExplainPermissionRequest\x1a..mesh.permissions.v1.ExplainPermissionResponse\x12`\n\x0bListReaders\x12\'.mesh.permissions.v1.ListReadersRequest\x1a(.mesh.permissions.v1.ListReadersResponse\x12k\n\x0eListAccessible\x12*.mesh.permissions.v1.ListAccessibleRequest\x1a+.mesh.permissions.v1.ListAccessibleResponse0\x01\x12q\n\x10WatchPermissions\x12,.mesh.permissions.v1.WatchPermissionsRequest\x1a-.mesh.permissions.v1.WatchPermissionsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-mesh/permissions/v1/permissions_service.proto\x12\x13mesh.permissions.v1\x1a\x1bmesh/common/v1/common.proto\x1a%mesh/permissions/v1/permissions.proto\"}\n\x16\x43heckPermissionRequest\x12/\n\x08question\x18\x01 \x01(\x0b\x32\x1d.mesh.permissions.v1.Question\x12\x32\n\x08\x61t_least\x18\x02 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"J\n\x17\x43heckPermissionResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.mesh.permissions.v1.Decision\"\x84\x01\n\x1c\x42\x61tchCheckPermissionsRequest\x12\x30\n\tquestions\x18\x01 \x03(\x0b\x32\x1d.mesh.permissions.v1.Question\x12\x32\n\x08\x61t_least\x18\x02 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"\x82\x01\n\x1d\x42\x61tchCheckPermissionsResponse\x12\x30\n\tdecisions\x18\x01 \x03(\x0b\x32\x1d.mesh.permissions.v1.Decision\x12/\n\x05token\x18\x02 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"\x7f\n\x18\x45xplainPermissionRequest\x12/\n\x08question\x18\x01 \x01(\x0b\x32\x1d.mesh.permissions.v1.Question\x12\x32\n\x08\x61t_least\x18\x02 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"\x85\x01\n\x19\x45xplainPermissionResponse\x12/\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.mesh.permissions.v1.Decision\x12\x0e\n\x06needed\x18\x02 \x01(\t\x12\x16\n\x0egoverning_file\x18\x03 \x01(\t\x12\x0f\n\x07matched\x18\x04 \x01(\t\"~\n\x12ListReadersRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x32\n\x08\x61t_least\x18\x02 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\x12\x17\n\nat_unix_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_at_unix_ms\"\x96\x01\n\x13ListReadersResponse\x12\x12\n\nprincipals\x18\x01 \x03(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.mesh.permissions.v1.ReaderKind\x12\x0b\n\x03why\x18\x03 \x01(\t\x12/\n\x05token\x18\x04 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"k\n\x15ListAccessibleRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t\x12\x32\n\x08\x61t_least\x18\x03 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"z\n\x16ListAccessibleResponse\x12\x14\n\x0c\x61\x66ter_cursor\x18\x02 \x01(\t\x12\r\n\x05paths\x18\x03 \x03(\t\x12/\n\x05token\x18\x04 \x01(\x0b\x32 .mesh.common.v1.ConsistencyTokenJ\x04\x08\x01\x10\x02R\x04path\"\x7f\n\x17WatchPermissionsRequest\x12\x30\n\tquestions\x18\x01 \x03(\x0b\x32\x1d.mesh.permissions.v1.Question\x12\x32\n\x08\x61t_least\x18\x02 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"Z\n\x18WatchPermissionsResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12/\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0b\x32\x1d.mesh.permissions.v1.Decision2\xb7\x05\n\x11PermissionService\x12l\n\x0f\x43heckPermission\x12+.mesh.permissions.v1.CheckPermissionRequest\x1a,.mesh.permissions.v1.CheckPermissionResponse\x12~\n\x15\x42\x61tchCheckPermissions\x12\x31.mesh.permissions.v1.BatchCheckPermissionsRequest\x1a\x32.mesh.permissions.v1.BatchCheckPermissionsResponse\x12r\n\x11\x45xplainPermission\x12-.mesh.permissions.v1.ExplainPermissionRequest\x1a..mesh.permissions.v1.ExplainPermissionResponse\x12`\n\x0bListReaders\x12\'.mesh.permissions.v1.ListReadersRequest\x1a(.mesh.permissions.v1.ListReadersResponse\x12k\n\x0eListAccessible\x12*.mesh.permissions.v1.ListAccessibleRequest\x1a+.mesh.permissions.v1.ListAccessibleResponse0\x01\x12q\n\x10WatchPermissions\x12,.mesh.permissions.v1.WatchPermissionsRequest\x1a-.mesh.permissions.v1.WatchPermissionsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,24 +39,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPERMISSIONRESPONSE']._serialized_end=339
   _globals['_BATCHCHECKPERMISSIONSREQUEST']._serialized_start=342
   _globals['_BATCHCHECKPERMISSIONSREQUEST']._serialized_end=474
-  _globals['_BATCHCHECKPERMISSIONSRESPONSE']._serialized_start=476
-  _globals['_BATCHCHECKPERMISSIONSRESPONSE']._serialized_end=557
-  _globals['_EXPLAINPERMISSIONREQUEST']._serialized_start=559
-  _globals['_EXPLAINPERMISSIONREQUEST']._serialized_end=686
-  _globals['_EXPLAINPERMISSIONRESPONSE']._serialized_start=688
-  _globals['_EXPLAINPERMISSIONRESPONSE']._serialized_end=804
-  _globals['_LISTREADERSREQUEST']._serialized_start=806
-  _globals['_LISTREADERSREQUEST']._serialized_end=840
-  _globals['_LISTREADERSRESPONSE']._serialized_start=842
-  _globals['_LISTREADERSRESPONSE']._serialized_end=883
-  _globals['_LISTACCESSIBLEREQUEST']._serialized_start=885
-  _globals['_LISTACCESSIBLEREQUEST']._serialized_end=940
-  _globals['_LISTACCESSIBLERESPONSE']._serialized_start=942
-  _globals['_LISTACCESSIBLERESPONSE']._serialized_end=1002
-  _globals['_WATCHPERMISSIONSREQUEST']._serialized_start=1004
-  _globals['_WATCHPERMISSIONSREQUEST']._serialized_end=1079
-  _globals['_WATCHPERMISSIONSRESPONSE']._serialized_start=1081
-  _globals['_WATCHPERMISSIONSRESPONSE']._serialized_end=1171
-  _globals['_PERMISSIONSERVICE']._serialized_start=1174
-  _globals['_PERMISSIONSERVICE']._serialized_end=1869
+  _globals['_BATCHCHECKPERMISSIONSRESPONSE']._serialized_start=477
+  _globals['_BATCHCHECKPERMISSIONSRESPONSE']._serialized_end=607
+  _globals['_EXPLAINPERMISSIONREQUEST']._serialized_start=609
+  _globals['_EXPLAINPERMISSIONREQUEST']._serialized_end=736
+  _globals['_EXPLAINPERMISSIONRESPONSE']._serialized_start=739
+  _globals['_EXPLAINPERMISSIONRESPONSE']._serialized_end=872
+  _globals['_LISTREADERSREQUEST']._serialized_start=874
+  _globals['_LISTREADERSREQUEST']._serialized_end=1000
+  _globals['_LISTREADERSRESPONSE']._serialized_start=1003
+  _globals['_LISTREADERSRESPONSE']._serialized_end=1153
+  _globals['_LISTACCESSIBLEREQUEST']._serialized_start=1155
+  _globals['_LISTACCESSIBLEREQUEST']._serialized_end=1262
+  _globals['_LISTACCESSIBLERESPONSE']._serialized_start=1264
+  _globals['_LISTACCESSIBLERESPONSE']._serialized_end=1386
+  _globals['_WATCHPERMISSIONSREQUEST']._serialized_start=1388
+  _globals['_WATCHPERMISSIONSREQUEST']._serialized_end=1515
+  _globals['_WATCHPERMISSIONSRESPONSE']._serialized_start=1517
+  _globals['_WATCHPERMISSIONSRESPONSE']._serialized_end=1607
+  _globals['_PERMISSIONSERVICE']._serialized_start=1610
+  _globals['_PERMISSIONSERVICE']._serialized_end=2305
 # @@protoc_insertion_point(module_scope)

@@ -111,18 +111,24 @@ class BatchCheckPermissionsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DECISIONS_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def decisions(self) -> _containers.RepeatedCompositeFieldContainer[_permissions_pb2.Decision]:
-        """decisions are the answers."""
+        """decisions are the answers, each without a token: all were made at one point."""
+
+    @_builtins.property
+    def token(self) -> _common_pb2.ConsistencyToken:
+        """token is the point of the log that all of them were made at."""
 
     def __init__(
         self,
         *,
         decisions: _abc.Iterable[_permissions_pb2.Decision] | None = ...,
+        token: _common_pb2.ConsistencyToken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -167,10 +173,15 @@ class ExplainPermissionResponse(_message.Message):
     DECISION_FIELD_NUMBER: _builtins.int
     NEEDED_FIELD_NUMBER: _builtins.int
     GOVERNING_FILE_FIELD_NUMBER: _builtins.int
+    MATCHED_FIELD_NUMBER: _builtins.int
     needed: _builtins.str
     """needed says in one sentence what would have to change."""
     governing_file: _builtins.str
     """governing_file is the rule file that governs the path, whether or not a rule matched; empty if none."""
+    matched: _builtins.str
+    """matched is the entry that names the requester, as it counts: an e-mail, a glob, `*`, `USER` or `group:<name>`, of the
+    list that grants the level, or of `deny` where that decided. Shown to admins of the path; empty where none decided.
+    """
     @_builtins.property
     def decision(self) -> _permissions_pb2.Decision:
         """decision is the answer."""
@@ -181,10 +192,11 @@ class ExplainPermissionResponse(_message.Message):
         decision: _permissions_pb2.Decision | None = ...,
         needed: _builtins.str = ...,
         governing_file: _builtins.str = ...,
+        matched: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "governing_file", b"governing_file", "needed", b"needed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "governing_file", b"governing_file", "matched", b"matched", "needed", b"needed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,40 +209,66 @@ class ListReadersRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PATH_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MS_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """path is the file or directory."""
+    """path is the file or directory; a trailing slash is dropped."""
+    at_unix_ms: _builtins.int
+    """at_unix_ms is the moment to answer for; absent means now."""
+    @_builtins.property
+    def at_least(self) -> _common_pb2.ConsistencyToken:
+        """at_least is a token that the answer must not be older than."""
+
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
+        at_least: _common_pb2.ConsistencyToken | None = ...,
+        at_unix_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_at_unix_ms", b"_at_unix_ms", "at_least", b"at_least", "at_unix_ms", b"at_unix_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_at_unix_ms", b"_at_unix_ms", "at_least", b"at_least", "at_unix_ms", b"at_unix_ms", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__at_unix_ms: _TypeAlias = _typing.Literal["at_unix_ms"]  # noqa: Y015
+    _WhichOneofArgType__at_unix_ms: _TypeAlias = _typing.Literal["_at_unix_ms", b"_at_unix_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__at_unix_ms) -> _WhichOneofReturnType__at_unix_ms | None: ...
 
 Global___ListReadersRequest: _TypeAlias = ListReadersRequest  # noqa: Y015
 
 @_typing.final
 class ListReadersResponse(_message.Message):
-    """ListReadersResponse is the set."""
+    """ListReadersResponse is the set, as far as the caller may know it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PRINCIPALS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    kind: _permissions_pb2.ReaderKind.ValueType
+    """kind says whether these are all."""
+    why: _builtins.str
+    """why says in one sentence what makes it so."""
     @_builtins.property
     def principals(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """principals are the readers of a closed set."""
+        """principals are the readers that are known by name, sorted; the owner is always among them."""
+
+    @_builtins.property
+    def token(self) -> _common_pb2.ConsistencyToken:
+        """token is the point of the log that the answer was made at."""
 
     def __init__(
         self,
         *,
         principals: _abc.Iterable[_builtins.str] | None = ...,
+        kind: _permissions_pb2.ReaderKind.ValueType = ...,
+        why: _builtins.str = ...,
+        token: _common_pb2.ConsistencyToken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["principals", b"principals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "principals", b"principals", "token", b"token", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,19 +282,25 @@ class ListAccessibleRequest(_message.Message):
 
     PREFIX_FIELD_NUMBER: _builtins.int
     CURSOR_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
-    """prefix limits the walk to paths below it."""
+    """prefix is a datasite or directory to stay below; a trailing slash is dropped; empty means the whole mesh."""
     cursor: _builtins.str
-    """cursor is the after_cursor of the last item seen."""
+    """cursor is the after_cursor of the last page seen, of the same prefix; empty begins."""
+    @_builtins.property
+    def at_least(self) -> _common_pb2.ConsistencyToken:
+        """at_least is a token that no page must be older than."""
+
     def __init__(
         self,
         *,
         prefix: _builtins.str = ...,
         cursor: _builtins.str = ...,
+        at_least: _common_pb2.ConsistencyToken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cursor", b"cursor", "prefix", b"prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "cursor", b"cursor", "prefix", b"prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,25 +308,33 @@ Global___ListAccessibleRequest: _TypeAlias = ListAccessibleRequest  # noqa: Y015
 
 @_typing.final
 class ListAccessibleResponse(_message.Message):
-    """ListAccessibleResponse is one item."""
+    """ListAccessibleResponse is a page of the walk; never empty."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PATH_FIELD_NUMBER: _builtins.int
     AFTER_CURSOR_FIELD_NUMBER: _builtins.int
-    path: _builtins.str
-    """path may be read by the caller."""
+    PATHS_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
     after_cursor: _builtins.str
-    """after_cursor resumes behind this item."""
+    """after_cursor resumes behind the last path of this page; opaque, and good for as long as the mesh is."""
+    @_builtins.property
+    def paths(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """paths may be read by the caller."""
+
+    @_builtins.property
+    def token(self) -> _common_pb2.ConsistencyToken:
+        """token is the point of the log that the page was made at."""
+
     def __init__(
         self,
         *,
-        path: _builtins.str = ...,
         after_cursor: _builtins.str = ...,
+        paths: _abc.Iterable[_builtins.str] | None = ...,
+        token: _common_pb2.ConsistencyToken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_cursor", b"after_cursor", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_cursor", b"after_cursor", "paths", b"paths", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -295,18 +347,24 @@ class WatchPermissionsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     QUESTIONS_FIELD_NUMBER: _builtins.int
+    AT_LEAST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def questions(self) -> _containers.RepeatedCompositeFieldContainer[_permissions_pb2.Question]:
-        """questions are watched."""
+        """questions are watched, at most 1,000."""
+
+    @_builtins.property
+    def at_least(self) -> _common_pb2.ConsistencyToken:
+        """at_least is a token that no answer must be older than."""
 
     def __init__(
         self,
         *,
         questions: _abc.Iterable[_permissions_pb2.Question] | None = ...,
+        at_least: _common_pb2.ConsistencyToken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["questions", b"questions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least", b"at_least", "questions", b"questions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,17 +372,17 @@ Global___WatchPermissionsRequest: _TypeAlias = WatchPermissionsRequest  # noqa: 
 
 @_typing.final
 class WatchPermissionsResponse(_message.Message):
-    """WatchPermissionsResponse is one changed answer."""
+    """WatchPermissionsResponse is one answer: the first of its question, or one that differs from the answer before."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     INDEX_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
     index: _builtins.int
-    """index is the question's place in the request."""
+    """index is the question's place in the request, from 0."""
     @_builtins.property
     def decision(self) -> _permissions_pb2.Decision:
-        """decision is the new answer."""
+        """decision is the answer now."""
 
     def __init__(
         self,

@@ -28,6 +28,15 @@ if _version_not_supported:
 class PermissionServiceStub:
     """PermissionService answers from the same pure engine that runs inside every service, kept current from the file log.
     A caller asks about itself; about others only as an admin of the path. What a caller may not know of looks absent.
+
+    Every request may name a token: the answer is then at least as fresh, so what was revoked at that point is not granted,
+    whichever replica answers. Every answer carries the token of the point that it was made at; within one epoch later
+    answers of one replica never have a smaller one. All methods only read: asking twice does no harm.
+    Errors of every method:
+    * UNAUTHENTICATED (TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED): log in; a revocation ends open streams.
+    * FAILED_PRECONDITION (TOKEN_EXPIRED): `at_least` is of another epoch of the log; ask without it, keep the new one.
+    * UNAVAILABLE (BEHIND): this replica has not seen `at_least` within two seconds; ask again.
+    * UNAVAILABLE (LOG_LOADING, LOG_BEHIND): the rules are not known now; ask again.
     """
 
     def __init__(self, channel):
@@ -71,23 +80,35 @@ class PermissionServiceStub:
 class PermissionServiceServicer:
     """PermissionService answers from the same pure engine that runs inside every service, kept current from the file log.
     A caller asks about itself; about others only as an admin of the path. What a caller may not know of looks absent.
+
+    Every request may name a token: the answer is then at least as fresh, so what was revoked at that point is not granted,
+    whichever replica answers. Every answer carries the token of the point that it was made at; within one epoch later
+    answers of one replica never have a smaller one. All methods only read: asking twice does no harm.
+    Errors of every method:
+    * UNAUTHENTICATED (TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED): log in; a revocation ends open streams.
+    * FAILED_PRECONDITION (TOKEN_EXPIRED): `at_least` is of another epoch of the log; ask without it, keep the new one.
+    * UNAVAILABLE (BEHIND): this replica has not seen `at_least` within two seconds; ask again.
+    * UNAVAILABLE (LOG_LOADING, LOG_BEHIND): the rules are not known now; ask again.
     """
 
     def CheckPermission(self, request, context):
         """CheckPermission decides one question.
         Errors:
-        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID): malformed question.
+        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): malformed question.
         * PERMISSION_DENIED (PERMISSION_DENIED): about somebody else without admin on the path.
-        * UNAVAILABLE (BEHIND): this replica has not seen `at_least` yet; ask again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchCheckPermissions(self, request, context):
-        """BatchCheckPermissions decides up to 10,000 questions at one point of the log.
+        """BatchCheckPermissions decides up to 10,000 questions at one point of the log and one moment, in their order. The
+        answers are those that CheckPermission would have given.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+        * RESOURCE_EXHAUSTED (BATCH_SIZE): more than 10,000; split them.
+        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): a malformed question; metadata
+        `index` says which, from 0, and nothing is answered.
+        * PERMISSION_DENIED (PERMISSION_DENIED): a question about somebody else without admin on its path; `index` as above.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,36 +117,52 @@ class PermissionServiceServicer:
     def ExplainPermission(self, request, context):
         """ExplainPermission decides one question and says which file, line and rule, why, and what would be needed.
         Errors:
-        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID): malformed question.
+        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): malformed question.
         * PERMISSION_DENIED (PERMISSION_DENIED): about somebody else without admin on the path.
-        * UNAVAILABLE (BEHIND): this replica has not seen `at_least` yet; ask again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListReaders(self, request, context):
-        """ListReaders lists who can read a path, as far as it is a closed set.
+        """ListReaders lists who can read a path, as far as it is a closed set. Whether there is a file at the path is not
+        asked: it is who could read one there.
+
+        An admin of the path, and its owner, learn all of it. Who is no admin but may read the rule file that governs the
+        path learns what that file says; members of groups are left out. Everybody else learns the owner, and itself where it
+        may read the path, and gets kind OPEN with one fixed sentence: the same for a path that does not exist.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+        * INVALID_ARGUMENT (PATH_INVALID, TIME_INVALID): malformed request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAccessible(self, request, context):
-        """ListAccessible streams what the caller can see.
+        """ListAccessible streams the live files below a prefix that the caller may read, the whole mesh for an empty prefix,
+        and ends behind the last one. Datasites come in the order of their e-mails, files in the order of their paths (code
+        points). Each page is decided at one point of the log, its token; a file that is added, granted or taken away meanwhile
+        is seen as it is when its place is reached, and a change behind that place is not looked for. A prefix that does not
+        exist, or that the caller may know nothing of, has no files.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+        * INVALID_ARGUMENT (PATH_INVALID): malformed prefix.
+        * INVALID_ARGUMENT (PAGE_INVALID): the cursor is none of this prefix; begin without one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchPermissions(self, request, context):
-        """WatchPermissions streams changes of the decisions asked for.
+        """WatchPermissions streams the present answer of every question, in their order, then each answer that has changed:
+        by a rule, by a group, or by the clock (`expires`, dates in patterns), within a second. A slow reader gets the newest
+        answer only. The answers are those that CheckPermission would give, and so are the tokens. Does not end by itself; to
+        resume, ask again.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+        * RESOURCE_EXHAUSTED (BATCH_SIZE): more than 1,000 questions; split them.
+        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): a malformed question; metadata
+        `index` says which, from 0.
+        * PERMISSION_DENIED (PERMISSION_DENIED): a question about somebody else without admin on its path, at once or when the
+        caller loses that right; `index` as above.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -175,6 +212,15 @@ def add_PermissionServiceServicer_to_server(servicer, server):
 class PermissionService:
     """PermissionService answers from the same pure engine that runs inside every service, kept current from the file log.
     A caller asks about itself; about others only as an admin of the path. What a caller may not know of looks absent.
+
+    Every request may name a token: the answer is then at least as fresh, so what was revoked at that point is not granted,
+    whichever replica answers. Every answer carries the token of the point that it was made at; within one epoch later
+    answers of one replica never have a smaller one. All methods only read: asking twice does no harm.
+    Errors of every method:
+    * UNAUTHENTICATED (TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED): log in; a revocation ends open streams.
+    * FAILED_PRECONDITION (TOKEN_EXPIRED): `at_least` is of another epoch of the log; ask without it, keep the new one.
+    * UNAVAILABLE (BEHIND): this replica has not seen `at_least` within two seconds; ask again.
+    * UNAVAILABLE (LOG_LOADING, LOG_BEHIND): the rules are not known now; ask again.
     """
 
     @staticmethod

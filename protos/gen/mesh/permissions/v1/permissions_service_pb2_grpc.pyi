@@ -29,6 +29,15 @@ GRPC_VERSION: str
 class PermissionServiceStub:
     """PermissionService answers from the same pure engine that runs inside every service, kept current from the file log.
     A caller asks about itself; about others only as an admin of the path. What a caller may not know of looks absent.
+
+    Every request may name a token: the answer is then at least as fresh, so what was revoked at that point is not granted,
+    whichever replica answers. Every answer carries the token of the point that it was made at; within one epoch later
+    answers of one replica never have a smaller one. All methods only read: asking twice does no harm.
+    Errors of every method:
+    * UNAUTHENTICATED (TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED): log in; a revocation ends open streams.
+    * FAILED_PRECONDITION (TOKEN_EXPIRED): `at_least` is of another epoch of the log; ask without it, keep the new one.
+    * UNAVAILABLE (BEHIND): this replica has not seen `at_least` within two seconds; ask again.
+    * UNAVAILABLE (LOG_LOADING, LOG_BEHIND): the rules are not known now; ask again.
     """
 
     @_typing.overload
@@ -38,83 +47,139 @@ class PermissionServiceStub:
     CheckPermission: _grpc.UnaryUnaryMultiCallable[_permissions_service_pb2.CheckPermissionRequest, _permissions_service_pb2.CheckPermissionResponse]
     """CheckPermission decides one question.
     Errors:
-    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID): malformed question.
+    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): malformed question.
     * PERMISSION_DENIED (PERMISSION_DENIED): about somebody else without admin on the path.
-    * UNAVAILABLE (BEHIND): this replica has not seen `at_least` yet; ask again.
     """
     BatchCheckPermissions: _grpc.UnaryUnaryMultiCallable[_permissions_service_pb2.BatchCheckPermissionsRequest, _permissions_service_pb2.BatchCheckPermissionsResponse]
-    """BatchCheckPermissions decides up to 10,000 questions at one point of the log.
+    """BatchCheckPermissions decides up to 10,000 questions at one point of the log and one moment, in their order. The
+    answers are those that CheckPermission would have given.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+    * RESOURCE_EXHAUSTED (BATCH_SIZE): more than 10,000; split them.
+    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): a malformed question; metadata
+      `index` says which, from 0, and nothing is answered.
+    * PERMISSION_DENIED (PERMISSION_DENIED): a question about somebody else without admin on its path; `index` as above.
     """
     ExplainPermission: _grpc.UnaryUnaryMultiCallable[_permissions_service_pb2.ExplainPermissionRequest, _permissions_service_pb2.ExplainPermissionResponse]
     """ExplainPermission decides one question and says which file, line and rule, why, and what would be needed.
     Errors:
-    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID): malformed question.
+    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): malformed question.
     * PERMISSION_DENIED (PERMISSION_DENIED): about somebody else without admin on the path.
-    * UNAVAILABLE (BEHIND): this replica has not seen `at_least` yet; ask again.
     """
     ListReaders: _grpc.UnaryUnaryMultiCallable[_permissions_service_pb2.ListReadersRequest, _permissions_service_pb2.ListReadersResponse]
-    """ListReaders lists who can read a path, as far as it is a closed set.
+    """ListReaders lists who can read a path, as far as it is a closed set. Whether there is a file at the path is not
+    asked: it is who could read one there.
+
+    An admin of the path, and its owner, learn all of it. Who is no admin but may read the rule file that governs the
+    path learns what that file says; members of groups are left out. Everybody else learns the owner, and itself where it
+    may read the path, and gets kind OPEN with one fixed sentence: the same for a path that does not exist.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+    * INVALID_ARGUMENT (PATH_INVALID, TIME_INVALID): malformed request.
     """
     ListAccessible: _grpc.UnaryStreamMultiCallable[_permissions_service_pb2.ListAccessibleRequest, _permissions_service_pb2.ListAccessibleResponse]
-    """ListAccessible streams what the caller can see.
+    """ListAccessible streams the live files below a prefix that the caller may read, the whole mesh for an empty prefix,
+    and ends behind the last one. Datasites come in the order of their e-mails, files in the order of their paths (code
+    points). Each page is decided at one point of the log, its token; a file that is added, granted or taken away meanwhile
+    is seen as it is when its place is reached, and a change behind that place is not looked for. A prefix that does not
+    exist, or that the caller may know nothing of, has no files.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+    * INVALID_ARGUMENT (PATH_INVALID): malformed prefix.
+    * INVALID_ARGUMENT (PAGE_INVALID): the cursor is none of this prefix; begin without one.
     """
     WatchPermissions: _grpc.UnaryStreamMultiCallable[_permissions_service_pb2.WatchPermissionsRequest, _permissions_service_pb2.WatchPermissionsResponse]
-    """WatchPermissions streams changes of the decisions asked for.
+    """WatchPermissions streams the present answer of every question, in their order, then each answer that has changed:
+    by a rule, by a group, or by the clock (`expires`, dates in patterns), within a second. A slow reader gets the newest
+    answer only. The answers are those that CheckPermission would give, and so are the tokens. Does not end by itself; to
+    resume, ask again.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+    * RESOURCE_EXHAUSTED (BATCH_SIZE): more than 1,000 questions; split them.
+    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): a malformed question; metadata
+      `index` says which, from 0.
+    * PERMISSION_DENIED (PERMISSION_DENIED): a question about somebody else without admin on its path, at once or when the
+      caller loses that right; `index` as above.
     """
 
 @_typing.type_check_only
 class PermissionServiceAsyncStub(PermissionServiceStub):
     """PermissionService answers from the same pure engine that runs inside every service, kept current from the file log.
     A caller asks about itself; about others only as an admin of the path. What a caller may not know of looks absent.
+
+    Every request may name a token: the answer is then at least as fresh, so what was revoked at that point is not granted,
+    whichever replica answers. Every answer carries the token of the point that it was made at; within one epoch later
+    answers of one replica never have a smaller one. All methods only read: asking twice does no harm.
+    Errors of every method:
+    * UNAUTHENTICATED (TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED): log in; a revocation ends open streams.
+    * FAILED_PRECONDITION (TOKEN_EXPIRED): `at_least` is of another epoch of the log; ask without it, keep the new one.
+    * UNAVAILABLE (BEHIND): this replica has not seen `at_least` within two seconds; ask again.
+    * UNAVAILABLE (LOG_LOADING, LOG_BEHIND): the rules are not known now; ask again.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CheckPermission: _aio.UnaryUnaryMultiCallable[_permissions_service_pb2.CheckPermissionRequest, _permissions_service_pb2.CheckPermissionResponse]  # type: ignore[assignment]
     """CheckPermission decides one question.
     Errors:
-    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID): malformed question.
+    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): malformed question.
     * PERMISSION_DENIED (PERMISSION_DENIED): about somebody else without admin on the path.
-    * UNAVAILABLE (BEHIND): this replica has not seen `at_least` yet; ask again.
     """
     BatchCheckPermissions: _aio.UnaryUnaryMultiCallable[_permissions_service_pb2.BatchCheckPermissionsRequest, _permissions_service_pb2.BatchCheckPermissionsResponse]  # type: ignore[assignment]
-    """BatchCheckPermissions decides up to 10,000 questions at one point of the log.
+    """BatchCheckPermissions decides up to 10,000 questions at one point of the log and one moment, in their order. The
+    answers are those that CheckPermission would have given.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+    * RESOURCE_EXHAUSTED (BATCH_SIZE): more than 10,000; split them.
+    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): a malformed question; metadata
+      `index` says which, from 0, and nothing is answered.
+    * PERMISSION_DENIED (PERMISSION_DENIED): a question about somebody else without admin on its path; `index` as above.
     """
     ExplainPermission: _aio.UnaryUnaryMultiCallable[_permissions_service_pb2.ExplainPermissionRequest, _permissions_service_pb2.ExplainPermissionResponse]  # type: ignore[assignment]
     """ExplainPermission decides one question and says which file, line and rule, why, and what would be needed.
     Errors:
-    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID): malformed question.
+    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): malformed question.
     * PERMISSION_DENIED (PERMISSION_DENIED): about somebody else without admin on the path.
-    * UNAVAILABLE (BEHIND): this replica has not seen `at_least` yet; ask again.
     """
     ListReaders: _aio.UnaryUnaryMultiCallable[_permissions_service_pb2.ListReadersRequest, _permissions_service_pb2.ListReadersResponse]  # type: ignore[assignment]
-    """ListReaders lists who can read a path, as far as it is a closed set.
+    """ListReaders lists who can read a path, as far as it is a closed set. Whether there is a file at the path is not
+    asked: it is who could read one there.
+
+    An admin of the path, and its owner, learn all of it. Who is no admin but may read the rule file that governs the
+    path learns what that file says; members of groups are left out. Everybody else learns the owner, and itself where it
+    may read the path, and gets kind OPEN with one fixed sentence: the same for a path that does not exist.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+    * INVALID_ARGUMENT (PATH_INVALID, TIME_INVALID): malformed request.
     """
     ListAccessible: _aio.UnaryStreamMultiCallable[_permissions_service_pb2.ListAccessibleRequest, _permissions_service_pb2.ListAccessibleResponse]  # type: ignore[assignment]
-    """ListAccessible streams what the caller can see.
+    """ListAccessible streams the live files below a prefix that the caller may read, the whole mesh for an empty prefix,
+    and ends behind the last one. Datasites come in the order of their e-mails, files in the order of their paths (code
+    points). Each page is decided at one point of the log, its token; a file that is added, granted or taken away meanwhile
+    is seen as it is when its place is reached, and a change behind that place is not looked for. A prefix that does not
+    exist, or that the caller may know nothing of, has no files.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+    * INVALID_ARGUMENT (PATH_INVALID): malformed prefix.
+    * INVALID_ARGUMENT (PAGE_INVALID): the cursor is none of this prefix; begin without one.
     """
     WatchPermissions: _aio.UnaryStreamMultiCallable[_permissions_service_pb2.WatchPermissionsRequest, _permissions_service_pb2.WatchPermissionsResponse]  # type: ignore[assignment]
-    """WatchPermissions streams changes of the decisions asked for.
+    """WatchPermissions streams the present answer of every question, in their order, then each answer that has changed:
+    by a rule, by a group, or by the clock (`expires`, dates in patterns), within a second. A slow reader gets the newest
+    answer only. The answers are those that CheckPermission would give, and so are the tokens. Does not end by itself; to
+    resume, ask again.
     Errors:
-    * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+    * RESOURCE_EXHAUSTED (BATCH_SIZE): more than 1,000 questions; split them.
+    * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): a malformed question; metadata
+      `index` says which, from 0.
+    * PERMISSION_DENIED (PERMISSION_DENIED): a question about somebody else without admin on its path, at once or when the
+      caller loses that right; `index` as above.
     """
 
 class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
     """PermissionService answers from the same pure engine that runs inside every service, kept current from the file log.
     A caller asks about itself; about others only as an admin of the path. What a caller may not know of looks absent.
+
+    Every request may name a token: the answer is then at least as fresh, so what was revoked at that point is not granted,
+    whichever replica answers. Every answer carries the token of the point that it was made at; within one epoch later
+    answers of one replica never have a smaller one. All methods only read: asking twice does no harm.
+    Errors of every method:
+    * UNAUTHENTICATED (TOKEN_MISSING, TOKEN_INVALID, TOKEN_EXPIRED, TOKEN_REVOKED): log in; a revocation ends open streams.
+    * FAILED_PRECONDITION (TOKEN_EXPIRED): `at_least` is of another epoch of the log; ask without it, keep the new one.
+    * UNAVAILABLE (BEHIND): this replica has not seen `at_least` within two seconds; ask again.
+    * UNAVAILABLE (LOG_LOADING, LOG_BEHIND): the rules are not known now; ask again.
     """
 
     @_abc_1.abstractmethod
@@ -125,9 +190,8 @@ class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_permissions_service_pb2.CheckPermissionResponse, _abc.Awaitable[_permissions_service_pb2.CheckPermissionResponse]]:
         """CheckPermission decides one question.
         Errors:
-        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID): malformed question.
+        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): malformed question.
         * PERMISSION_DENIED (PERMISSION_DENIED): about somebody else without admin on the path.
-        * UNAVAILABLE (BEHIND): this replica has not seen `at_least` yet; ask again.
         """
 
     @_abc_1.abstractmethod
@@ -136,9 +200,13 @@ class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _permissions_service_pb2.BatchCheckPermissionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_service_pb2.BatchCheckPermissionsResponse, _abc.Awaitable[_permissions_service_pb2.BatchCheckPermissionsResponse]]:
-        """BatchCheckPermissions decides up to 10,000 questions at one point of the log.
+        """BatchCheckPermissions decides up to 10,000 questions at one point of the log and one moment, in their order. The
+        answers are those that CheckPermission would have given.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+        * RESOURCE_EXHAUSTED (BATCH_SIZE): more than 10,000; split them.
+        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): a malformed question; metadata
+          `index` says which, from 0, and nothing is answered.
+        * PERMISSION_DENIED (PERMISSION_DENIED): a question about somebody else without admin on its path; `index` as above.
         """
 
     @_abc_1.abstractmethod
@@ -149,9 +217,8 @@ class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_permissions_service_pb2.ExplainPermissionResponse, _abc.Awaitable[_permissions_service_pb2.ExplainPermissionResponse]]:
         """ExplainPermission decides one question and says which file, line and rule, why, and what would be needed.
         Errors:
-        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID): malformed question.
+        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): malformed question.
         * PERMISSION_DENIED (PERMISSION_DENIED): about somebody else without admin on the path.
-        * UNAVAILABLE (BEHIND): this replica has not seen `at_least` yet; ask again.
         """
 
     @_abc_1.abstractmethod
@@ -160,9 +227,14 @@ class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _permissions_service_pb2.ListReadersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_permissions_service_pb2.ListReadersResponse, _abc.Awaitable[_permissions_service_pb2.ListReadersResponse]]:
-        """ListReaders lists who can read a path, as far as it is a closed set.
+        """ListReaders lists who can read a path, as far as it is a closed set. Whether there is a file at the path is not
+        asked: it is who could read one there.
+
+        An admin of the path, and its owner, learn all of it. Who is no admin but may read the rule file that governs the
+        path learns what that file says; members of groups are left out. Everybody else learns the owner, and itself where it
+        may read the path, and gets kind OPEN with one fixed sentence: the same for a path that does not exist.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+        * INVALID_ARGUMENT (PATH_INVALID, TIME_INVALID): malformed request.
         """
 
     @_abc_1.abstractmethod
@@ -171,9 +243,14 @@ class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _permissions_service_pb2.ListAccessibleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_permissions_service_pb2.ListAccessibleResponse], _abc.AsyncIterator[_permissions_service_pb2.ListAccessibleResponse]]:
-        """ListAccessible streams what the caller can see.
+        """ListAccessible streams the live files below a prefix that the caller may read, the whole mesh for an empty prefix,
+        and ends behind the last one. Datasites come in the order of their e-mails, files in the order of their paths (code
+        points). Each page is decided at one point of the log, its token; a file that is added, granted or taken away meanwhile
+        is seen as it is when its place is reached, and a change behind that place is not looked for. A prefix that does not
+        exist, or that the caller may know nothing of, has no files.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+        * INVALID_ARGUMENT (PATH_INVALID): malformed prefix.
+        * INVALID_ARGUMENT (PAGE_INVALID): the cursor is none of this prefix; begin without one.
         """
 
     @_abc_1.abstractmethod
@@ -182,9 +259,16 @@ class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _permissions_service_pb2.WatchPermissionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_permissions_service_pb2.WatchPermissionsResponse], _abc.AsyncIterator[_permissions_service_pb2.WatchPermissionsResponse]]:
-        """WatchPermissions streams changes of the decisions asked for.
+        """WatchPermissions streams the present answer of every question, in their order, then each answer that has changed:
+        by a rule, by a group, or by the clock (`expires`, dates in patterns), within a second. A slow reader gets the newest
+        answer only. The answers are those that CheckPermission would give, and so are the tokens. Does not end by itself; to
+        resume, ask again.
         Errors:
-        * UNIMPLEMENTED (UNIMPLEMENTED): comes with the complete permission service.
+        * RESOURCE_EXHAUSTED (BATCH_SIZE): more than 1,000 questions; split them.
+        * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): a malformed question; metadata
+          `index` says which, from 0.
+        * PERMISSION_DENIED (PERMISSION_DENIED): a question about somebody else without admin on its path, at once or when the
+          caller loses that right; `index` as above.
         """
 
 def add_PermissionServiceServicer_to_server(servicer: PermissionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from syftmesh_core.permission.tree import RuleTree
-from syftmesh_kit.filelog import FileLog
+from syftmesh_kit.filelog import FileLog, LogEntry
 
 from syftmesh_permissions.domain.consistency import Token
 
 
 class RuleLog:
-    """See `domain.inquiry.Rules` and `domain.consistency.Model`."""
+    """See `domain.inquiry.Rules`, `domain.consistency.Model` and `domain.accessible.Files`."""
 
     def __init__(self, log: FileLog) -> None:
         self._log = log
@@ -27,3 +29,11 @@ class RuleLog:
     async def wait_for(self, sequence: int, timeout_s: float) -> bool:
         """Return whether the model has seen `sequence`, waiting at most `timeout_s`."""
         return await self._log.wait_for(sequence, timeout_s)
+
+    def sites(self) -> Sequence[str]:
+        """Return the owners of all datasites that hold a record."""
+        return [site.site for site in self._log.sites()]
+
+    def below(self, directory: str, after: str) -> Iterator[LogEntry]:
+        """Iterate over the live files below `directory` in path order, those behind `after` only."""
+        return self._log.site(directory.partition("/")[0]).below(directory, after=after)

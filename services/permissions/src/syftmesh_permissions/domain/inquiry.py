@@ -6,16 +6,22 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from syftmesh_core.clock import Clock
-from syftmesh_core.errors import PermissionDenied
 from syftmesh_core.path import MeshPath, parse_path
-from syftmesh_core.permission.engine import OWNER_ONLY, Decision, Question, decide, level_for_write
+from syftmesh_core.permission.engine import (
+    DENIED_BY_RULE,
+    LIMIT_REASONS,
+    RULE_ALLOWS,
+    Decision,
+    Question,
+    decide,
+    find_deciding,
+)
+from syftmesh_core.permission.entry import AUTHENTICATED, EVERYONE, EntryList, Groups
 from syftmesh_core.permission.ruleset import Level
 from syftmesh_core.permission.tree import RuleRef, RuleTree
-from syftmesh_core.principal import parse_requester
-from syftmesh_core.quote import quoted
+from syftmesh_core.principal import is_authenticated, parse_requester
 
-NOT_ALLOWED: Final = "NOT_ALLOWED"
-"""The reason shown to whoever may not read the rules that decided; the same whether or not there are any."""
+from syftmesh_permissions.domain.sight import NOT_ALLOWED, Sight, Verdict, denied, sight_of
 
 _NEEDED_UNSEEN: Final = "A rule of the owner that grants {level} on this path."
 
@@ -49,7 +55,7 @@ class Inquiry:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The decision as far as the caller may know it.
+    """The decision as far as the caller may know it, and why.
 
     Attributes:
         allowed: Yes or no.
@@ -57,6 +63,7 @@ class Answer:
         rule: The deciding rule, None where there is none or it is not shown.
         needed: What would have to be so for a yes, one sentence; empty for a yes.
         governing_file: Path of the rule file that governs, empty where there is none or it is not shown.
+        matched: The entry that names the requester, shown to admins; empty where none decided.
     """
 
     allowed: bool
@@ -64,6 +71,12 @@ class Answer:
     rule: RuleRef | None
     needed: str
     governing_file: str
+    matched: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The decision alone."""
+        return Verdict(self.allowed, self.reason, self.rule)
 
 
 class Ask:
@@ -87,42 +100,56 @@ class Ask:
             Unavailable: The rules are not known now.
         """
         path = parse_path(inquiry.path, drop_trailing_slash=True)
-        requester = caller if inquiry.requester is None else parse_requester(inquiry.requester)
-        tree, now_ms = self._rules.tree(path.site), self._clock.now_ms()
-        if requester != caller and not self._is_admin(tree, caller, path, now_ms):
-            raise PermissionDenied(
-                f"Only an admin of {path} may ask about {quoted(requester) if requester else 'others'}.",
-                metadata={"path": str(path)},
-            )
-        at_ms = now_ms if inquiry.at_ms is None else inquiry.at_ms
-        question = Question(requester, path, inquiry.level, at_ms, size_bytes=inquiry.size_bytes)
-        decision = decide(tree, question)
-        file = tree.governing(path.segments)
-        return self._shown(tree, caller, path, decision, file.path if file else "", now_ms)
+        return answer(self._rules.tree(path.site), caller, path, inquiry, self._clock.now_ms())
 
-    def _shown(
-        self, tree: RuleTree, caller: str, path: MeshPath, decision: Decision, file: str, now_ms: int
-    ) -> Answer:
-        if self._may_see(tree, caller, path, file, now_ms):
-            return Answer(decision.allowed, decision.reason, decision.rule, decision.needed, file)
-        if decision.allowed or decision.reason == OWNER_ONLY:
-            return Answer(decision.allowed, decision.reason, None, decision.needed, "")
-        needed = _NEEDED_UNSEEN.format(level=decision.level.value)
-        return Answer(False, NOT_ALLOWED, None, needed, "")
 
-    def _may_see(self, tree: RuleTree, caller: str, path: MeshPath, file: str, now_ms: int) -> bool:
-        """Return whether `caller` may know the rule file that governs `path`, or that there is none."""
-        if self._is_admin(tree, caller, path, now_ms):
-            return True
-        if not file:
-            return False
-        question = Question(caller, parse_path(file), Level.READ, now_ms)
-        return decide(tree, question).allowed
+def answer(tree: RuleTree, caller: str, path: MeshPath, inquiry: Inquiry, now_ms: int) -> Answer:
+    """Return the answer by the rules in `tree`; who asks is looked at for `now_ms`, Unix milliseconds.
 
-    @staticmethod
-    def _is_admin(tree: RuleTree, caller: str, path: MeshPath, now_ms: int) -> bool:
-        if caller == path.site:
-            return True
-        if level_for_write(path, exists=True) is None:
-            return False
-        return decide(tree, Question(caller, path, Level.ADMIN, now_ms)).allowed
+    Raises:
+        InvalidInput: PATH_INVALID, PRINCIPAL_INVALID.
+        PermissionDenied: (PERMISSION_DENIED) it is about somebody else, and `caller` is no admin there.
+    """
+    requester = caller if inquiry.requester is None else parse_requester(inquiry.requester)
+    sight = sight_of(tree, caller, path, now_ms)
+    if requester != caller and sight is not Sight.ADMIN:
+        raise denied(path, requester)
+    at_ms = now_ms if inquiry.at_ms is None else inquiry.at_ms
+    question = Question(requester, path, inquiry.level, at_ms, size_bytes=inquiry.size_bytes)
+    decision = decide(tree, question)
+    shown = Verdict(decision.allowed, decision.reason, decision.rule).seen_by(sight)
+    if sight is Sight.NONE:
+        hidden = shown.reason == NOT_ALLOWED
+        needed = _NEEDED_UNSEEN.format(level=decision.level.value) if hidden else decision.needed
+        return Answer(*shown, needed, "")
+    file = tree.governing(path.segments)
+    matched = _matched(tree, question, decision) if sight is Sight.ADMIN else ""
+    return Answer(*shown, decision.needed, file.path if file else "", matched)
+
+
+def _matched(tree: RuleTree, question: Question, decision: Decision) -> str:
+    """Return the entry by which the deciding list names the requester, empty where no list decided."""
+    deciding = find_deciding(tree, question.path, question.now_ms)
+    if deciding is None or deciding.rule is None:
+        return ""
+    if decision.reason == DENIED_BY_RULE:
+        return _entry(deciding.rule.deny, question.requester, tree.groups)
+    if decision.reason == RULE_ALLOWS or decision.reason in LIMIT_REASONS:
+        return _entry(deciding.rule.access.granted(decision.level), question.requester, tree.groups)
+    return ""
+
+
+def _entry(entries: EntryList, requester: str, groups: Groups) -> str:
+    """Return the closest entry that means `requester`: the name itself, a group, a glob, `USER`, `*`."""
+    if is_authenticated(requester):
+        if requester in entries.principals:
+            return requester
+        for name in entries.groups:
+            if requester in groups.get(name, ()):
+                return f"group:{name}"
+        for glob in entries.globs:
+            if glob.matches(requester):
+                return glob.text
+        if entries.authenticated:
+            return AUTHENTICATED
+    return EVERYONE if entries.everyone else ""
