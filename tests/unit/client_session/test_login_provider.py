@@ -82,9 +82,7 @@ async def test_a_person_is_shown_the_page_once_and_the_device_gets_its_tokens() 
     hub = Hub([pending(5), pending(5), DONE])
     assert await hub.login() == (ALICE, DONE.tokens)
     assert hub.asked == [rpc.StartDeviceLoginRequest(provider="sso", device_id="dev-1", label="profile")]
-    assert hub.shown == [
-        ProviderPrompt(PAGE, f"{PAGE}?user_code=WDJB-MJHT", "WDJB-MJHT", 1_800_000_600_007)
-    ]
+    assert hub.shown == [ProviderPrompt(PAGE, f"{PAGE}?user_code=WDJB-MJHT", "WDJB-MJHT", 1_800_000_600_007)]
     assert hub.slept == [5, 5, 5]
     assert "WDJB" not in repr(hub.shown[0])
 

@@ -147,9 +147,7 @@ def _prompt(started: rpc.StartDeviceLoginResponse) -> ProviderPrompt:
     if not started.login_secret:
         raise _not_as_agreed("has no secret to finish the login with")
     at = started.expires_at
-    return ProviderPrompt(
-        started.verification_uri, complete, code, at.seconds * 1000 + at.nanos // 1_000_000
-    )
+    return ProviderPrompt(started.verification_uri, complete, code, at.seconds * 1000 + at.nanos // 1_000_000)
 
 
 def is_web_page(uri: str) -> bool:

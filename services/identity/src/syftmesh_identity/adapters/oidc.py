@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote_plus
+from urllib.parse import quote
 
 from syftmesh_core.clock import Clock
 
@@ -165,9 +165,8 @@ class OidcProvider(ProviderClient):
             return await self._http.post(url, form)
         if endpoints.basic_auth:
             # Encoded twice over, as RFC 6749, section 2.3.1, says.
-            return await self._http.post(
-                url, form, auth=(quote_plus(self._provider.client_id), quote_plus(secret))
-            )
+            auth = (quote(self._provider.client_id, safe=""), quote(secret, safe=""))
+            return await self._http.post(url, form, auth=auth)
         return await self._http.post(url, {**form, "client_secret": secret})
 
 
@@ -201,5 +200,7 @@ def _authorization(document: Mapping[str, Any]) -> DeviceAuthorization | None:
 def _refusal(answer: ProviderAnswer) -> str:
     """Return status and error code of a refusal, for the operator's log; nothing else of it is repeated."""
     error = answer.document.get("error") if answer.document is not None else None
-    known = isinstance(error, str) and len(error) <= 40 and error.replace("_", "").isalpha() and error.isascii()
+    known = (
+        isinstance(error, str) and len(error) <= 40 and error.replace("_", "").isalpha() and error.isascii()
+    )
     return f"status {answer.status}, error {error}" if known else f"status {answer.status}"

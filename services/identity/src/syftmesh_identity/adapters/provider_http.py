@@ -124,7 +124,7 @@ class ProviderHttp:
         if answer.headers.get("content-encoding", "identity").lower() != "identity":
             raise self.away("it compresses its answer, unasked")
         data = bytearray()
-        async for chunk in answer.aiter_raw():
+        async for chunk in answer.aiter_bytes():  # not compressed, see above
             data += chunk
             if len(data) > MAX_BYTES:
                 raise self.away(f"its answer has more than {MAX_BYTES} bytes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -92,16 +93,17 @@ def _public_key(member: object) -> PublicKey | None:
     if not isinstance(kind, str) or kind not in _TYPES or "d" in member:
         return None
     try:
-        key = _TYPES[kind].import_key(member)
-        if isinstance(key, RSAKey) and key.public_key.key_size not in _RSA_BITS:
+        if kind == "RSA" and _bits(member["n"]) not in _RSA_BITS:
             return None
+        return _TYPES[kind].import_key(member)
     except (JoseError, ValueError, TypeError, KeyError):
         return None
-    return key
+
+
+def _bits(modulus: str) -> int:
+    return int.from_bytes(base64.urlsafe_b64decode(modulus + "=" * (-len(modulus) % 4)), "big").bit_length()
 
 
 def _fits(key: PublicKey, alg: str) -> bool:
     kind, curve = KEY_TYPES[alg]
-    return (
-        key.key_type == kind and (not curve or key.get("crv") == curve) and key.get("alg", alg) == alg
-    )
+    return key.key_type == kind and (not curve or key.get("crv") == curve) and key.get("alg", alg) == alg
