@@ -49,11 +49,12 @@ def login(program: Any, home: Path) -> list[Any]:
     async def open_node(folder: Path, server: str, **options: Any) -> AsyncIterator[Any]:
         opened.append((folder.name, server))
 
-        async def access_token() -> str:
+        async def token_for(*audiences: str) -> str:
+            assert audiences == ("superlink",)
             return TOKEN
 
         hub = SimpleNamespace(flower_address=None)
-        yield SimpleNamespace(session=SimpleNamespace(access_token=access_token), well_known=hub)
+        yield SimpleNamespace(session=SimpleNamespace(token_for=token_for), well_known=hub)
 
     program.environ["FLWR_HOME"] = str(home)
     program.more |= {"login": log_in, "open_node": open_node}

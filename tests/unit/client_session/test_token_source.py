@@ -196,3 +196,33 @@ def test_a_missing_local_token_is_said(tmp_path):
     assert str(tmp_path) not in caught.value.message
     (tmp_path / "local.token").write_text("secret\n")
     assert read_local_token(tmp_path / "local.token") == "secret"
+
+
+async def test_a_narrow_token_is_given_away_and_the_own_one_stays_in_use(folder, clock, hub):
+    source = await _source(folder, clock)
+    assert await source.narrow_token(hub.refresh) == "access-2"
+    kept = await TokenFile(folder).read()
+    assert kept is not None
+    assert (kept.access_token, kept.access_expires_ms, kept.refresh_token) == (
+        "access-1",
+        900_000,
+        "refresh-2",
+    )
+    assert await source.access_token(hub.refresh) == "access-1"
+    clock.at_ms = 900_000
+    assert await source.access_token(hub.refresh) == "access-3"
+
+
+async def test_a_narrow_token_needs_a_login_that_holds(folder, clock, hub):
+    source = await _source(folder, clock)
+    hub.newest = 7
+    with pytest.raises(Unauthenticated):
+        await source.narrow_token(hub.refresh)
+
+    async def log_in() -> StoredTokens:
+        hub.newest = 8
+        return replace(FIRST, access_token="access-8", refresh_token="refresh-8")
+
+    source = await _source(folder, clock, relogin=log_in)
+    assert await source.narrow_token(hub.refresh) == "access-9"
+    assert source.tokens.access_token == "access-8"

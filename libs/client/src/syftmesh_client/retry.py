@@ -15,7 +15,8 @@ IDEMPOTENT: Final = frozenset(
     f"/mesh.{service}/{method}"
     for service, methods in {
         "identity.v1.IdentityService": (
-            "WhoAmI GetKeySet ListDevices RevokeDevice ListJoinTokens RevokeJoinToken ListSites Logout"
+            "WhoAmI GetKeySet ListDevices RevokeDevice ListJoinTokens RevokeJoinToken ListSites Logout "
+            "RevokePrincipal ReinstatePrincipal ListPrincipals"
         ),
         "sync.v1.SyncService": (
             "OpenUpload CommitFiles ListFiles StatFiles OpenDownload DeleteFiles ListVersions Usage"

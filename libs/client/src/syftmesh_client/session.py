@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
@@ -90,6 +91,18 @@ class HubSession:
         """Return an access token that holds now; raises as `TokenSource.access_token`."""
         return await self._source.access_token(self._refresh)
 
+    async def token_for(self, *audiences: str) -> str:
+        """Return a fresh access token that these services take and no other; raises as `TokenSource.narrow_token`.
+
+        Raises:
+            InvalidInput: There is no such service (AUDIENCE_INVALID).
+        """
+
+        async def refresh(tokens: StoredTokens) -> StoredTokens:
+            return await self._refresh(tokens, audiences)
+
+        return await self._source.narrow_token(refresh)
+
     async def logout(self) -> None:
         """End the login at the hub and forget the tokens; they are forgotten also when the hub is away.
 
@@ -115,8 +128,8 @@ class HubSession:
     ) -> None:
         await self.close()
 
-    async def _refresh(self, tokens: StoredTokens) -> StoredTokens:
+    async def _refresh(self, tokens: StoredTokens, audiences: Sequence[str] = ()) -> StoredTokens:
         stub: identity_api.IdentityServiceAsyncStub = identity_api.IdentityServiceStub(self._bare)
-        request = identity_rpc.RefreshRequest(refresh_token=tokens.refresh_token)
+        request = identity_rpc.RefreshRequest(refresh_token=tokens.refresh_token, audiences=audiences)
         answer = await stub.Refresh(request, timeout=_REFRESH_TIMEOUT_S)
         return stored_tokens(answer.tokens, tokens.principal, tokens.device_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 from syftmesh_core.clock import Clock
@@ -96,6 +97,28 @@ class TokenSource:
                 if not self._is_fresh(self._tokens):
                     await self._renew(refresh)
             return self.tokens.access_token
+
+    async def narrow_token(self, refresh: Refresh) -> str:
+        """Return the access token that `refresh` asks for, for somebody who should have no more than it.
+
+        The device's own access token stays in use; only its refresh token has moved on.
+
+        Raises:
+            Unauthenticated: REFRESH_INVALID, REFRESH_REUSED, NOT_LOGGED_IN: a person must log in.
+            Unavailable: The hub does not answer.
+        """
+        async with self._lock, self._file.locked():
+            self._tokens = await self._file.read()
+            try:
+                fresh = await refresh(self.tokens)
+            except Unauthenticated as error:
+                await self._log_in_anew(error)
+                fresh = await refresh(self.tokens)
+            own = self.tokens
+            await self._keep(
+                replace(fresh, access_token=own.access_token, access_expires_ms=own.access_expires_ms)
+            )
+            return fresh.access_token
 
     async def _renew(self, refresh: Refresh) -> None:
         try:
