@@ -15,6 +15,8 @@ from syftmesh_core.quote import quoted
 MAX_FILE_BYTES: Final = 64 * 1024
 MAX_DEPTH: Final = 8
 
+_ALIAS: Final = "it uses an anchor or an alias ('*' at the beginning of a value must be quoted)"
+
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS: Final = {
     **{word: True for base in ("true", "yes", "on") for word in (base, base.title(), base.upper())},
@@ -108,7 +110,8 @@ def parse_document(data: bytes) -> Value | None:
         return _document(_Events(_Loader(text)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        refuse(mark.line + 1 if mark else 1, "it is not valid YAML")
+        is_alias = "alias" in (error.context or "")
+        refuse(mark.line + 1 if mark else 1, _ALIAS if is_alias else "it is not valid YAML")
     except yaml.YAMLError as error:
         position = getattr(error, "position", 0)
         line = text.count("\n", 0, position) + 1 if isinstance(position, int) else 1
@@ -134,7 +137,7 @@ class _Events:
             raise StopIteration
         line = _line(event)
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            refuse(line, "it uses an anchor or an alias ('*' at the beginning of a value must be quoted)")
+            refuse(line, _ALIAS)
         if getattr(event, "tag", None) is not None or getattr(event, "tags", None):
             refuse(line, "it uses a tag")
         return event

@@ -40,8 +40,8 @@ class Readers:
 def readers_of(tree: RuleTree, path: MeshPath, now_ms: int) -> Readers:
     """Return who can read `path` at `now_ms` (Unix milliseconds), by the rules and groups of `tree`.
 
-    OPEN is an answer that may grow without a change of rules: by ``USER``, a glob, a group (its members of
-    now are given), or a personal rule whose person cannot be read off the path.
+    OPEN is an answer that may grow without a change of rules or groups: by ``USER``, a glob, or a personal rule
+    whose person cannot be read off the path.
 
     Raises:
         Internal: `tree` is of another datasite.
@@ -85,8 +85,6 @@ def _personal(
     if opening and slot is None:
         why = f"{opening} in {where}, which is personal, and the person cannot be read off the path."
         return Readers(ReaderKind.OPEN, known, why)
-    if opening and readers.groups and not (readers.everyone or readers.authenticated or readers.globs):
-        return Readers(ReaderKind.OPEN, known, f"{opening} in {where} is no closed set.")
     return Readers(ReaderKind.CLOSED, known, f"The owner and the person to whom {where} gives this path.")
 
 
@@ -112,9 +110,7 @@ def _granted(principals: set[str], rule: Rule, groups: Groups) -> set[str]:
 
 
 def _opening(entries: EntryList) -> str:
-    """Return what makes a list more than the e-mails in it, empty when nothing does."""
+    """Return what makes a list more than the e-mails and groups in it, empty when nothing does."""
     if entries.authenticated:
         return "USER"
-    if entries.globs:
-        return f"The glob {entries.globs[0].text}"
-    return f"The group {entries.groups[0]}" if entries.groups else ""
+    return f"The glob {entries.globs[0].text}" if entries.globs else ""
