@@ -141,6 +141,8 @@ def test_profiles_and_whoami(program: Any) -> None:
         "server": SERVER,
         "device_id": KeyStore.open(folder).device.device_id,
         "logged_in": False,
+        "issuer": None,
+        "administrator": None,
     }
     assert program("whoami", "--profile", "x").code == 2
 

@@ -37,7 +37,8 @@ class World:
         return False
 
     async def log_in(self, server: str | None = None, ca_file: Path | None = None) -> None:
-        await login_async(server, email=CAROL, ca_file=ca_file, state=self.state)
+        token = self.state.parent / "token"
+        await login_async(server, email=CAROL, token_file=token, ca_file=ca_file, state=self.state)
 
     def kept(self) -> bytes | None:
         file = self.state / "profiles" / CAROL / CA_FILE
@@ -116,3 +117,10 @@ async def test_another_refusal_is_no_reason_to_try_other_authorities(
     with pytest.raises(IntegrityFailure) as caught:
         await world.log_in(NEW)
     assert (caught.value.reason, len(asked)) == ("SERVER_DOWNGRADE", 1)
+
+
+async def test_nothing_is_made_where_nobody_is_let_in_by_name_alone(world: World, ca_file: Path) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        await login_async(OLD, email=CAROL, ca_file=ca_file, state=world.state)
+    assert caught.value.reason == "NOT_LOGGED_IN"
+    assert not world.state.exists()

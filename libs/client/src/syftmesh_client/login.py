@@ -53,7 +53,7 @@ async def login_local(
     request = rpc.LoginLocalRequest(
         local_token=local_token, principal=principal, device_id=device_id, label=label
     )
-    async with _identity(address, tls) as stub:
+    async with identity_stub(address, tls) as stub:
         answer = await stub.LoginLocal(request, timeout=_TIMEOUT_S)
     return stored_tokens(answer.tokens, principal, device_id)
 
@@ -76,7 +76,7 @@ async def redeem_join_token(
         Unavailable: The hub does not answer; whether the token was used is not known.
     """
     request = rpc.RedeemJoinTokenRequest(secret=secret, principal=principal, device_id=device_id)
-    async with _identity(address, tls) as stub:
+    async with identity_stub(address, tls) as stub:
         try:
             answer = await stub.RedeemJoinToken(request, timeout=_TIMEOUT_S)
         except Unauthenticated as error:
@@ -132,9 +132,10 @@ def stored_tokens(pair: identity_pb2.TokenPair, principal: str, device_id: str) 
 
 
 @asynccontextmanager
-async def _identity(
+async def identity_stub(
     address: str, tls: grpc.ChannelCredentials | None
 ) -> AsyncIterator[grpc_api.IdentityServiceAsyncStub]:
+    """Open a stub of the identity service without a token, for the block."""
     channel = open_channel(address, tls=tls)
     try:
         yield grpc_api.IdentityServiceStub(channel)

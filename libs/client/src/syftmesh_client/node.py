@@ -23,6 +23,7 @@ from syftmesh_client.inbox import Inbox
 from syftmesh_client.incoming import AppHandler
 from syftmesh_client.keystore import KeyStore
 from syftmesh_client.login import local_relogin, redeem_join_token
+from syftmesh_client.login_code import PersonLogin
 from syftmesh_client.revision import RevisionMemory
 from syftmesh_client.serving import Audit, ServingLoop
 from syftmesh_client.session import HubSession
@@ -43,11 +44,18 @@ class NodeLogin:
         local_token_file: ``local.token`` of an embedded mesh, None elsewhere.
         join_token_file: A file of mode 0600 with a join token that works once, None without.
         label: What the device is for: ``profile``, ``agent`` or ``runner``.
+        person: What a person brings: a code or a provider; None without.
     """
 
     local_token_file: Path | None = None
     join_token_file: Path | None = None
     label: str = "profile"
+    person: PersonLogin | None = None
+
+    @property
+    def has_way(self) -> bool:
+        """Whether a device that was never logged in can be."""
+        return not (self.local_token_file is None and self.join_token_file is None and self.person is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +154,7 @@ async def open_node(
     if tls is not None:
         await trust.prove(hub.grpc_address, hub_url)
     device = keystore.device
-    source = TokenSource(TokenFile(folder, random), clock, relogin=_relogin(hub, login, keystore))
+    source = TokenSource(TokenFile(folder, random), clock, relogin=_relogin(hub, login, keystore, tls))
     tokens = await _first_tokens(source, hub, login, keystore, tls, clock)
     if (tokens.principal, tokens.device_id) != (device.principal, device.device_id):
         raise WrongState(
@@ -226,13 +234,24 @@ async def _first_tokens(
     return await source.open()
 
 
-def _relogin(hub: WellKnown, login: NodeLogin, keystore: KeyStore) -> Relogin | None:
+def _relogin(
+    hub: WellKnown, login: NodeLogin, keystore: KeyStore, tls: grpc.ChannelCredentials | None
+) -> Relogin | None:
+    device, person = keystore.device, login.person
+    if person is not None:
+        return lambda: person(
+            hub.grpc_address,
+            principal=device.principal,
+            device_id=device.device_id,
+            label=login.label,
+            tls=tls,
+        )
     if login.local_token_file is None:
         return None
     return local_relogin(
         hub.grpc_address,
         local_token_file=login.local_token_file,
-        principal=keystore.device.principal,
-        device_id=keystore.device.device_id,
+        principal=device.principal,
+        device_id=device.device_id,
         label=login.label,
     )

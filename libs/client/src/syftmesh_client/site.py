@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mesh.identity.v1 import identity_service_pb2 as rpc
 from syftmesh_core.clock import Clock, Random, SystemClock, system_random, uuid7
 from syftmesh_core.errors import Conflict, NotFound
 from syftmesh_core.identity.device import DevicePublic, DeviceSecret
@@ -103,6 +104,8 @@ async def open_account(
         )
         created = True
     async with open_node(profile.folder, profile.server, login=login, clock=clock, random=random) as node:
+        # Tokens that lie here may have ended at the hub: asking it is what lets the device in anew.
+        await node.session.identity.WhoAmI(rpc.WhoAmIRequest())
         if pending.exists():
             await node.directory.publish(await asyncio.to_thread(pending.read_bytes))
             pending.unlink()

@@ -16,9 +16,17 @@ if TYPE_CHECKING:
     from syftmesh.blocking_job import Job
     from syftmesh.blocking_run import Run
     from syftmesh.client import Client
-    from syftmesh.connection import LoginResult, connect, connect_async, login, login_async
+    from syftmesh.connection import (
+        LoginResult,
+        ProviderLogin,
+        connect,
+        connect_async,
+        login,
+        login_async,
+    )
     from syftmesh.dataset import AsyncDataset
     from syftmesh.job import AsyncJob
+    from syftmesh.login_way import request_code, request_code_async
     from syftmesh.mock_run import MockRun
     from syftmesh.review import ReviewJob
     from syftmesh.run import AsyncRun
@@ -37,6 +45,7 @@ __all__ = [
     "LoginResult",
     "MockRun",
     "Proposal",
+    "ProviderLogin",
     "ReviewJob",
     "Run",
     "RunSnapshot",
@@ -45,6 +54,8 @@ __all__ = [
     "connect_async",
     "login",
     "login_async",
+    "request_code",
+    "request_code_async",
 ]
 
 _HOMES = {
@@ -59,6 +70,7 @@ _HOMES = {
     "LoginResult": "syftmesh.connection",
     "MockRun": "syftmesh.mock_run",
     "Proposal": "syftmesh.site_run",
+    "ProviderLogin": "syftmesh.connection",
     "ReviewJob": "syftmesh.review",
     "Run": "syftmesh.blocking_run",
     "RunSnapshot": "syftmesh.run_status",
@@ -67,6 +79,8 @@ _HOMES = {
     "connect_async": "syftmesh.connection",
     "login": "syftmesh.connection",
     "login_async": "syftmesh.connection",
+    "request_code": "syftmesh.login_way",
+    "request_code_async": "syftmesh.login_way",
 }
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from syftmesh_client.login_code import PersonLogin, by_code, by_provider
+from syftmesh_client.login_provider import ProviderPrompt
 from syftmesh_client.profile import (
     PROFILE_FILE,
     Profile,
@@ -19,8 +22,8 @@ from syftmesh_client.profile import (
 )
 from syftmesh_client.site import open_account
 from syftmesh_client.trust import CA_FILE, REASON_UNTRUSTED, HubTrust
-from syftmesh_client.wellknown import discover
-from syftmesh_core.errors import AlreadyExists, IntegrityFailure, WrongState
+from syftmesh_client.wellknown import WellKnown, discover
+from syftmesh_core.errors import AlreadyExists, IntegrityFailure, Unauthenticated, WrongState
 from syftmesh_core.principal import normalise_principal
 from syftmesh_kit.private_file import replace_private
 
@@ -49,6 +52,36 @@ class LoginResult:
     server: str
     created: bool
     phrase: tuple[str, ...] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderLogin:
+    """How to log in by an OIDC provider.
+
+    Attributes:
+        name: One of those that the hub names.
+        show: Told once what the person has to do there.
+    """
+
+    name: str
+    show: Callable[[ProviderPrompt], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundHub:
+    """A hub that has answered and proven itself.
+
+    Attributes:
+        address: Where it is.
+        known: The profile that was there before, None without.
+        trust: By what it has proven itself.
+        said: What it says of itself.
+    """
+
+    address: str
+    known: Profile | None
+    trust: HubTrust
+    said: WellKnown
 
 
 def connect(
@@ -87,6 +120,8 @@ def login(
     recovery_out: Path | str | None = None,
     ca_file: Path | str | None = None,
     state: Path | str | None = None,
+    code: str | None = None,
+    provider: ProviderLogin | None = None,
 ) -> LoginResult:
     """Log in on this machine and make the account when there is none.
 
@@ -98,6 +133,8 @@ def login(
         ca_file: Certificates (PEM) that the hub's must come from; kept in the profile, which trusts only them from
             then on. None: those of the profile, else the well-known authorities of the Internet.
         state: As `connect`.
+        code: From the e-mail that `request_code` had sent; used when the tokens that lie here let nobody in.
+        provider: An OIDC provider of the hub, used likewise; the login waits until the person has confirmed there.
 
     Raises:
         AlreadyExists: `recovery_out` is there (RECOVERY_FILE_EXISTS).
@@ -105,8 +142,11 @@ def login(
         InvalidInput: CA_FILE_INVALID.
         IntegrityFailure: The hub does not prove itself (SERVER_UNTRUSTED, SERVER_DOWNGRADE), or is none
             (SERVER_FOREIGN).
-        Unauthenticated: NOT_LOGGED_IN without a way to log in, JOIN_TOKEN_INVALID, LOCAL_TOKEN_INVALID.
-        MeshError: As `connect`.
+        Unauthenticated: NOT_LOGGED_IN without a way to log in, JOIN_TOKEN_INVALID, LOCAL_TOKEN_INVALID,
+            CODE_INVALID, LOGIN_INVALID.
+        LimitExceeded: TOO_MANY_TRIES.
+        WrongState: The provider says that the person is somebody else (PRINCIPAL_DIFFERS).
+        MeshError: As `connect`, and `login_by_provider` of `syftmesh_client`.
     """
     portal = Portal()  # a loop of its own: a notebook has one that is running already
     try:
@@ -118,6 +158,8 @@ def login(
                 recovery_out=recovery_out,
                 ca_file=ca_file,
                 state=state,
+                code=code,
+                provider=provider,
             )
         )
     finally:
@@ -132,23 +174,26 @@ async def login_async(
     recovery_out: Path | str | None = None,
     ca_file: Path | str | None = None,
     state: Path | str | None = None,
+    code: str | None = None,
+    provider: ProviderLogin | None = None,
 ) -> LoginResult:
     """Log in; as `login`."""
     base, name = _state(state), normalise_principal(email)
     store = ProfileStore(base)
-    known = _known(store, name)
-    address = (
-        server
-        or os.environ.get(SERVER_VARIABLE)
-        or (known.server if known is not None else None)
-        or embedded_server(base)
-        or DEFAULT_SERVER
+    # Nothing is made for a hub that does not answer, or does not prove itself, or lets nobody in.
+    hub = await find_hub(server, store, name, ca_file, base)
+    login = replace(
+        node_login(base, hub.address, join_token_file=None if token_file is None else Path(token_file)),
+        person=_person(code, provider),
     )
-    # Nothing is made for a hub that does not answer, or does not prove itself.
-    trust = await _proven(address, known, None if ca_file is None else Path(ca_file))
-    profile = store.save(name, address)
-    keep_trust(profile.folder, trust)
-    tokens = None if token_file is None else Path(token_file)
+    if hub.known is None and not login.has_way:
+        raise Unauthenticated(
+            f"{name} has never logged in from here, and this hub needs more than a name.",
+            reason="NOT_LOGGED_IN",
+            hint=f"syftmesh login --email {name}",
+        )
+    profile = store.save(name, hub.address)
+    keep_trust(profile.folder, hub.trust)
     phrase: list[tuple[str, ...]] = []
 
     pending = profile.folder / _PHRASE_FILE
@@ -161,20 +206,34 @@ async def login_async(
         phrase.append(words)
 
     try:
-        created = await open_account(
-            profile, node_login(base, address, join_token_file=tokens), keep_phrase=keep
-        )
+        created = await open_account(profile, login, keep_phrase=keep)
     except BaseException:
         if not phrase:
-            _undo(profile, known)
+            _undo(profile, hub.known)
         raise
     with suppress(WrongState):  # another program may note itself at the same moment
         store.note_used(profile)
-    return LoginResult(name, address, created, _taken(pending))
+    return LoginResult(name, hub.address, created, _taken(pending))
 
 
-async def _proven(address: str, known: Profile | None, ca_file: Path | None) -> HubTrust:
-    """Return the trust by which the hub at `address` has answered.
+async def find_hub(
+    server: str | None, store: ProfileStore, email: str, ca_file: Path | str | None, base: Path
+) -> FoundHub:
+    """Return the hub that a login is for, proven; arguments and errors as `login`."""
+    known = _known(store, email)
+    address = (
+        server
+        or os.environ.get(SERVER_VARIABLE)
+        or (known.server if known is not None else None)
+        or embedded_server(base)
+        or DEFAULT_SERVER
+    )
+    trust, said = await _proven(address, known, None if ca_file is None else Path(ca_file))
+    return FoundHub(address, known, trust, said)
+
+
+async def _proven(address: str, known: Profile | None, ca_file: Path | None) -> tuple[HubTrust, WellKnown]:
+    """Return the trust by which the hub at `address` has answered, and what it says of itself.
 
     A profile that moves to another hub may find one that the well-known authorities vouch for; at the hub of before
     only the certificates count that were given for it.
@@ -183,14 +242,19 @@ async def _proven(address: str, known: Profile | None, ca_file: Path | None) -> 
     if ca_file is None and known is not None:
         trust = HubTrust.of_folder(known.folder)
     try:
-        await discover(address, trust=trust)
+        return trust, await discover(address, trust=trust)
     except IntegrityFailure as error:
         moves = ca_file is None and known is not None and known.server.rstrip("/") != address.rstrip("/")
         if error.reason != REASON_UNTRUSTED or trust.pem is None or not moves:
             raise
         trust = HubTrust()
-        await discover(address, trust=trust)
-    return trust
+        return trust, await discover(address, trust=trust)
+
+
+def _person(code: str | None, provider: ProviderLogin | None) -> PersonLogin | None:
+    if code is not None:
+        return by_code(code)
+    return None if provider is None else by_provider(provider.name, provider.show)
 
 
 def _taken(pending: Path) -> tuple[str, ...] | None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from syftmesh_core.errors import InvalidInput, MeshError
 from syftmesh_core.principal import normalise_principal
 
 from syftmesh.cli.device import chosen_profile, on_device
+from syftmesh.cli.entry import Entry, enter, named_email
 from syftmesh.cli.frame import Frame, verb
+from syftmesh.cli.login_person import send_code
 from syftmesh.cli.output import Fields, Table
 
 Email = Annotated[str | None, typer.Option("--email", metavar="EMAIL", help="Who you are.")]
@@ -28,6 +28,15 @@ CaFile = Annotated[
         help="Certificates (PEM) that the hub's must come from; kept in the profile.",
     ),
 ]
+CodeFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--code-file", metavar="FILE", help="File of mode 0600 with the code from the e-mail; - is stdin."
+    ),
+]
+Provider = Annotated[
+    str | None, typer.Option("--provider", metavar="NAME", help="Log in by this provider of the hub.")
+]
 RecoveryOut = Annotated[
     Path | None,
     typer.Option(
@@ -35,20 +44,7 @@ RecoveryOut = Annotated[
     ),
 ]
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What somebody brings to a login.
-
-    Attributes:
-        token_file: A join token.
-        ca_file: What proves the hub.
-        recovery_out: Where the phrase of a new account goes.
-    """
-
-    token_file: Path | None = None
-    ca_file: Path | None = None
-    recovery_out: Path | None = None
+_WHOAMI_S: Final = 5.0
 
 
 def register(app: typer.Typer) -> None:
@@ -57,6 +53,7 @@ def register(app: typer.Typer) -> None:
         app,
         "login",
         example="syftmesh login --email carol@lab.example\n"
+        "syftmesh login --email carol@lab.example --server https://mesh.example\n"
         "syftmesh login --email carol@lab.example --server https://mesh.example --ca-file ca.pem --token-file token\n"
         "syftmesh login --flwr --sites alice@hospital.example,bob@clinic.example --dataset breast-cancer",
     )(login)
@@ -65,12 +62,18 @@ def register(app: typer.Typer) -> None:
     verb(app, "profiles", example="syftmesh profiles --json")(profiles)
 
 
-def login(
+def login(  # noqa: PLR0913 - one for each option
     frame: Frame,
     email: Email = None,
     token_file: TokenFile = None,
     ca_file: CaFile = None,
     recovery_out: RecoveryOut = None,
+    code_file: CodeFile = None,
+    send: Annotated[
+        bool,
+        typer.Option("--send-code", help="Have a code sent and end: for scripts; --code-file comes then."),
+    ] = False,
+    provider: Provider = None,
     flwr: Annotated[bool, typer.Option("--flwr", help="Also log in Flower's own program, flwr.")] = False,
     sites: Annotated[
         str | None,
@@ -82,12 +85,19 @@ def login(
 ) -> None:
     """Log in on this machine; make the account when there is none.
 
+    On a mesh of this machine that is all. Elsewhere a join token lets one in, or a code that the hub sends by
+    e-mail and that is asked for on the terminal, or a page of a provider.
+
     A new account has a recovery phrase of 24 words: the only way back when all devices are lost. It is shown once
     on a terminal, or written to the file of --recovery-out; where neither is there, to recovery/EMAIL.txt in
     the state folder.
     """
     federation = _federation(sites, dataset, flwr=flwr)
-    entry = Entry(token_file=token_file, ca_file=ca_file, recovery_out=recovery_out)
+    entry = Entry(token_file, ca_file, recovery_out, code_file, provider)
+    _check_ways(entry, send=send)
+    if send:
+        _send_code(frame, email, entry)
+        return
     result = enter(frame, email, entry)
     document: dict[str, object] = {"email": result.email, "server": result.server, "created": result.created}
     made = " with a new account" if result.created else ""
@@ -127,7 +137,8 @@ def _log_in_flower(frame: Frame, result: Any, federation: str | None) -> dict[st
     from syftmesh.flower_address import flower_address
 
     async def ask(node: Any) -> tuple[str, str | None]:
-        return await node.session.access_token(), node.well_known.flower_address
+        # Flower's program keeps it in a file of its own: no more than its own service should take it.
+        return await node.session.token_for("superlink"), node.well_known.flower_address
 
     as_who = replace(frame, profile=result.email, server=result.server)
     kept = chosen_profile(as_who).folder / CA_FILE
@@ -151,43 +162,23 @@ def _log_in_flower(frame: Frame, result: Any, federation: str | None) -> dict[st
     }
 
 
-def enter(frame: Frame, email: str | None, entry: Entry) -> Any:
-    """Log in by `syftmesh.login`, see to the recovery phrase and return the LoginResult.
+def _check_ways(entry: Entry, *, send: bool) -> None:
+    given = {
+        "--token-file": entry.token_file,
+        "--code-file": entry.code_file,
+        "--provider": entry.provider,
+        "--send-code": send or None,
+    }
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) > 1:
+        raise InvalidInput(f"{' and '.join(named)} are different logins: give one.", reason="USAGE")
 
-    Raises:
-        InvalidInput: EMAIL_MISSING, PRINCIPAL_INVALID.
-        MeshError: As `syftmesh.login`.
-    """
-    from syftmesh.cli.log import quiet_logs
 
-    named = email or frame.profile or _only_profile(frame)
-    if named is None:
-        raise InvalidInput(
-            "Say who you are.", reason="EMAIL_MISSING", hint="syftmesh login --email you@example.org"
-        )
-    who = normalise_principal(named)
-    quiet_logs(frame.surroundings.stderr, verbose=frame.verbose)
-    # Always by way of a file: a login that is cut off after the keys were made must not take the phrase along.
-    target = entry.recovery_out or _phrase_file(frame, who)
-    before = target.exists()
-    try:
-        result = frame.log_in(
-            frame.server,
-            email=who,
-            token_file=entry.token_file,
-            recovery_out=target,
-            ca_file=entry.ca_file,
-            state=frame.state,
-        )
-    except BaseException:
-        if not before and target.exists():
-            _note_phrase(frame, who, target)
-        raise
-    if result.created and entry.recovery_out is None and frame.can_ask and not frame.json:
-        _show_phrase(frame, target)
-    elif result.created:
-        _note_phrase(frame, who, target)
-    return result
+def _send_code(frame: Frame, email: str | None, entry: Entry) -> None:
+    who = named_email(frame, email)
+    server = send_code(frame, entry.of_person(who))
+    frame.emit({"email": who, "server": server}, f"{server} has sent a code to {who}.")
+    frame.note("next: write the code into a file of mode 0600, then syftmesh login --code-file FILE")
 
 
 def logout(frame: Frame) -> None:
@@ -215,18 +206,36 @@ def logout(frame: Frame) -> None:
 
 
 def whoami(frame: Frame) -> None:
-    """Show who a command without --profile acts for, and at which hub."""
+    """Show who a command without --profile acts for, and at which hub; what the hub says of it, when it answers."""
     from syftmesh_client.keystore import KeyStore
 
     profile = chosen_profile(frame)
     device = KeyStore.open(profile.folder).device
+    has_tokens = (profile.folder / "tokens.json").is_file()
+    said = _said_of_me(frame) if has_tokens else None
     document = {
         "email": profile.email,
         "server": frame.server or profile.server,
         "device_id": device.device_id,
-        "logged_in": (profile.folder / "tokens.json").is_file(),
+        "logged_in": has_tokens,
+        "issuer": said.issuer if said is not None else None,
+        "administrator": said.administrator if said is not None else None,
     }
-    frame.emit(document, Fields(list(document.items())))
+    frame.emit(document, Fields([(name, value) for name, value in document.items() if value is not None]))
+
+
+def _said_of_me(frame: Frame) -> Any:
+    """Return the hub's answer to WhoAmI, None when there is none."""
+    from mesh.identity.v1 import identity_service_pb2 as rpc
+
+    async def ask(node: Any) -> Any:
+        return await node.session.identity.WhoAmI(rpc.WhoAmIRequest(), timeout=_WHOAMI_S)
+
+    try:
+        return on_device(frame, ask)
+    except MeshError as error:
+        frame.note(f"The hub does not say who you are there: {error.message}")
+        return None
 
 
 def profiles(frame: Frame) -> None:
@@ -247,34 +256,6 @@ def profiles(frame: Frame) -> None:
         {"items": items},
         Table(["email", "server", "current"], rows, "Nobody has logged in on this machine."),
     )
-
-
-def _only_profile(frame: Frame) -> str | None:
-    from syftmesh_client.profile import ProfileStore
-
-    found = ProfileStore(frame.state).list()
-    return found[0].email if len(found) == 1 else None
-
-
-def _phrase_file(frame: Frame, email: str) -> Path:
-    folder = frame.state / "recovery"
-    names = itertools.chain([f"{email}.txt"], (f"{email}.{number}.txt" for number in itertools.count(2)))
-    return next(folder / name for name in names if not (folder / name).exists())
-
-
-def _note_phrase(frame: Frame, email: str, place: Path) -> None:
-    frame.note(f"The recovery phrase of {email} is in {place}: move it to a safe place off this machine.")
-
-
-def _show_phrase(frame: Frame, place: Path) -> None:
-    words = place.read_text("ascii").split()
-    frame.note("Recovery phrase, shown once. Write it down and keep it off this machine:")
-    for start in range(0, len(words), 6):
-        numbered = (f"{at + 1:2}. {words[at]:<9}" for at in range(start, min(start + 6, len(words))))
-        frame.note("  " + " ".join(numbered))
-    place.unlink()
-    with suppress(OSError):  # it holds the phrases of others
-        place.parent.rmdir()
 
 
 def _forget(profile: Any) -> bool:

@@ -51,6 +51,7 @@ class Surroundings:
         sleep: Waits that many seconds.
         connect: Replaces `syftmesh.connect`; None is that function.
         login: Replaces `syftmesh.login`; None is that function.
+        before_login: Replaces the functions of `syftmesh.login_way`, by name; None is these.
         open_node: Replaces `syftmesh_client.node.open_node`; None is that function.
         ask_hub: Replaces `syftmesh.cli.diagnosis.ask_hub`; None is that function.
         root_options: Global options that stood before the verb.
@@ -64,6 +65,7 @@ class Surroundings:
     sleep: Callable[[float], None] = time.sleep
     connect: Callable[..., Any] | None = None
     login: Callable[..., Any] | None = None
+    before_login: Mapping[str, Callable[..., Any]] | None = None
     open_node: Callable[..., Any] | None = None
     ask_hub: Callable[[str], Any] | None = None
     root_options: dict[str, Any] = field(default_factory=dict)
@@ -124,6 +126,33 @@ class Frame:
             MeshError: As `syftmesh.login`.
         """
         return (self.surroundings.login or self._sdk().login)(server, **options)
+
+    def at_hub(self, what: str, **options: Any) -> Any:
+        """Call the function `what` of `syftmesh.login_way` for the named hub and return what it returns.
+
+        Raises:
+            MeshError: As that function.
+        """
+        known = self.surroundings.before_login
+        if known is None:
+            self._sdk()
+            from syftmesh import login_way
+
+            known = vars(login_way)
+        return known[what](self.server, state=self.state, **options)
+
+    def ask(self, question: str) -> str:
+        """Ask on the terminal and return the line that was typed, trimmed.
+
+        Raises:
+            Cancelled: The input ended (DECLINED).
+        """
+        self.surroundings.stderr.write(one_line(question) + " ")
+        self.surroundings.stderr.flush()
+        line = self.surroundings.stdin.readline()
+        if not line:
+            raise Cancelled("Nothing was typed; nothing was done.", reason="DECLINED")
+        return line.strip()
 
     def _sdk(self) -> Any:
         import syftmesh  # brings gRPC along

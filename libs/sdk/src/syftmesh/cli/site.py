@@ -11,7 +11,8 @@ import typer
 from syftmesh_core.errors import NotFound
 
 from syftmesh.cli import site_token
-from syftmesh.cli.account import CaFile, Email, Entry, RecoveryOut, TokenFile
+from syftmesh.cli.account import CaFile, Email, RecoveryOut, TokenFile
+from syftmesh.cli.entry import Entry
 from syftmesh.cli.frame import Frame, group, verb
 from syftmesh.cli.output import Fields, Table
 from syftmesh.cli.site_making import make_site, wait_s

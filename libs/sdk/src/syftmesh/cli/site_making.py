@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from syftmesh_core.errors import Unavailable
 
-from syftmesh.cli.account import Entry, enter
 from syftmesh.cli.device import on_device
+from syftmesh.cli.entry import Entry, enter
 from syftmesh.cli.frame import Frame
 from syftmesh.cli.quantity import duration_s
 
