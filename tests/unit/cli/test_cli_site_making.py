@@ -267,6 +267,13 @@ def test_an_operator_says_for_whom(program: Any) -> None:
     assert program("site", "token", "create", "--email", "../x").err.startswith("error: PRINCIPAL_INVALID: ")
 
 
+def test_a_token_is_for_an_email_or_for_a_domain(program: Any, identity: Identity) -> None:
+    both = program("site", "token", "create", "--email", ALICE, "--domain", "x.example")
+    assert (both.code, both.err.splitlines()[0].split(": ")[1]) == (2, "DOMAIN_INVALID")
+    assert program("site", "token", "create", "--domain", "x.example", "-q").code == 0
+    assert (identity.requests[-1].principal, identity.requests[-1].domain) == ("", "x.example")
+
+
 def test_sockets_of_a_pod_lie_where_the_environment_says(
     program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ GLOBAL = {"--json", "--profile", "--server", "--state", "--yes", "--verbose"}
 BUILT = """
 login logout whoami profiles ls stat cat cp rm doctor
 site:init,ls,show site.token:create,ls,revoke acl:check,explain,show keys:show,verify,devices rpc:call,result
-dataset:create,ls,show,rm audit:verify,query,export
+dataset:create,ls,show,rm audit:verify,query,export admin.user:revoke,reinstate,ls admin.keys:rotate
 job:submit,run-mock,ls,show,wait,logs,cancel,results,code,approve,reject,release,withhold
 fl:run,aggregate,ls,show,watch,cancel,results,serve,approve,code,deny,leave,revoke
 """
@@ -173,6 +173,13 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
     assert done.stderr.splitlines()[-1] == "[]"
     # The target is 0.7 s; a machine that is shared gets some slack here.
     assert took_s < 2.5
+
+
+def test_the_program_tells_its_version(program: Any) -> None:
+    from importlib.metadata import version
+
+    done = program("--version")
+    assert (done.code, done.out, done.err) == (0, f"syftmesh {version('syftmesh')}\n", "")
 
 
 def test_the_installed_program_runs() -> None:

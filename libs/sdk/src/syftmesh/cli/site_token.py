@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 import typer
 from syftmesh_core.errors import InvalidInput
 from syftmesh_core.principal import normalise_principal
 
-from syftmesh.cli.device import on_device
 from syftmesh.cli.frame import Frame, group, verb
+from syftmesh.cli.operator import PAGE, admin_socket, at_identity
 from syftmesh.cli.output import Table, moment_text
 from syftmesh.cli.quantity import duration_s
 
-ADMIN_SOCKET_VARIABLE: Final = "SYFTMESH_ADMIN_SOCKET"
-_PAGE: Final = 200
 _STDOUT: Final = Path("-")
 _STATES: Final = {1: "open", 2: "redeemed", 3: "revoked", 4: "expired"}
-
-Result = TypeVar("Result")
 
 
 def register(site: typer.Typer) -> None:
@@ -32,7 +26,8 @@ def register(site: typer.Typer) -> None:
         token,
         "create",
         example="syftmesh site token create --label profile --ttl 1h --out token\n"
-        "syftmesh site token create --email alice@hospital.example --quiet",
+        "syftmesh site token create --email alice@hospital.example --quiet\n"
+        "syftmesh site token create --domain hospital.example --label profile",
     )(create)
     verb(token, "ls", example="syftmesh site token ls --json")(ls)
     verb(token, "revoke", example="syftmesh site token revoke 0199a1b2-c3d4-7000-8000-0123456789ab")(revoke)
@@ -41,6 +36,10 @@ def register(site: typer.Typer) -> None:
 def create(
     frame: Frame,
     email: Annotated[str | None, typer.Option(metavar="EMAIL", help="Who may redeem it; you.")] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option(metavar="DOMAIN", help="Instead: anybody whose e-mail is of it; for administrators."),
+    ] = None,
     label: Annotated[
         str | None,
         typer.Option(help="Kind of device: profile, agent or runner; agent, and profile for an operator."),
@@ -62,8 +61,14 @@ def create(
     from syftmesh.cli.local import write_file
 
     ttl_s = max(1, round(duration_s(ttl)))
-    is_operator = _socket(frame) is not None
-    if is_operator and email is None:
+    is_operator = admin_socket(frame) is not None
+    if email is not None and domain is not None:
+        raise InvalidInput(
+            "A token is for an e-mail or for a domain, not for both.",
+            reason="DOMAIN_INVALID",
+            hint="Leave --email or --domain away.",
+        )
+    if is_operator and email is None and domain is None:
         raise InvalidInput(
             "Say for whom the token is.",
             reason="EMAIL_MISSING",
@@ -73,10 +78,13 @@ def create(
     kind = label or ("profile" if is_operator else "agent")
 
     async def make(identity: Any, own: str) -> Any:
-        request = pb.CreateJoinTokenRequest(principal=named or own, label=kind, ttl_seconds=ttl_s)
+        whom = "" if domain is not None else named or own
+        request = pb.CreateJoinTokenRequest(
+            principal=whom, domain=domain or "", label=kind, ttl_seconds=ttl_s
+        )
         return await identity.CreateJoinToken(request)
 
-    answer = _at_identity(frame, make)
+    answer = at_identity(frame, make)
     if quiet or out == _STDOUT:
         frame.emit_bytes(f"{answer.secret}\n".encode())
         return
@@ -98,16 +106,16 @@ def ls(frame: Frame) -> None:
         found: list[Any] = []
         following = ""
         while True:
-            request = pb.ListJoinTokensRequest(page_size=_PAGE, page_token=following)
+            request = pb.ListJoinTokensRequest(page_size=PAGE, page_token=following)
             answer = await identity.ListJoinTokens(request)
             found += answer.join_tokens
             following = answer.next_page_token
             if not following:
                 return found
 
-    items = [_document(token, with_state=True) for token in _at_identity(frame, gather)]
-    columns = ["token_id", "email", "label", "state", "expires"]
-    rows = [[item[column] for column in columns] for item in items]
+    items = [_document(token, with_state=True) for token in at_identity(frame, gather)]
+    columns = ["token_id", "for", "label", "state", "expires"]
+    rows = [[{**item, "for": _whom(item)}[column] for column in columns] for item in items]
     frame.emit({"items": items}, Table(columns, rows, "There are no join tokens."))
 
 
@@ -120,40 +128,19 @@ def revoke(
     async def take_back(identity: Any, _own: str) -> None:
         await identity.RevokeJoinToken(pb.RevokeJoinTokenRequest(token_id=token_id))
 
-    _at_identity(frame, take_back)
+    at_identity(frame, take_back)
     frame.emit({"token_id": token_id}, f"Nobody joins with {token_id} any more.")
-
-
-def _at_identity(frame: Frame, work: Callable[[Any, str], Awaitable[Result]]) -> Result:
-    """Do `work` with a stub of the identity service and one's own e-mail, which an operator has none of."""
-    place = _socket(frame)
-    if place is not None:
-        return asyncio.run(_as_operator(place, work))
-
-    async def as_owner(node: Any) -> Result:
-        return await work(node.session.identity, node.principal)
-
-    return on_device(frame, as_owner)
-
-
-async def _as_operator(place: Path, work: Callable[[Any, str], Awaitable[Result]]) -> Result:
-    from mesh.identity.v1 import identity_service_pb2_grpc as api
-    from syftmesh_kit.channel import open_channel
-
-    channel = open_channel(f"unix:{place}")
-    try:
-        return await work(api.IdentityServiceStub(channel), "")
-    finally:
-        await channel.close()
-
-
-def _socket(frame: Frame) -> Path | None:
-    named = frame.surroundings.environ.get(ADMIN_SOCKET_VARIABLE)
-    return Path(named) if named else None
 
 
 def _document(token: Any, *, with_state: bool) -> dict[str, object]:
     found: dict[str, object] = {"token_id": token.token_id, "email": token.principal, "label": token.label}
+    if token.domain:
+        found["domain"] = token.domain
     if with_state:
         found["state"] = _STATES.get(token.state, "unknown")
     return {**found, "expires": moment_text(token.expires_at.ToDatetime(tzinfo=UTC))}
+
+
+def _whom(item: dict[str, object]) -> str:
+    """Return who may redeem a token, or who of the domain has."""
+    return str(item["email"] or f"@{item['domain']}")

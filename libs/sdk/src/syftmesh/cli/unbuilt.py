@@ -38,7 +38,6 @@ MISSING: Final[Mapping[str, str]] = {
     **{f"fl {name}": _FEDERATED for name in ("simulate", "resume")},
     **{f"privacy {name}": _PRIVACY for name in ("show", "set")},
     **{f"admin {name}": _ADMIN for name in ("backup", "restore", "rebuild", "scrub", "gc")},
-    "admin user revoke": _ADMIN,
     "keys rotate": _RECOVERY,
     "keys recover": _RECOVERY,
     "keys revoke": _RECOVERY,
@@ -61,8 +60,6 @@ _GROUP_HELP: Final[Mapping[str, str]] = {
     "app": "Apps of a site (not built).",
     "policy": "Rules that approve by themselves (not built).",
     "privacy": "The budget ledger (not built).",
-    "admin": "Administration of a hub (not built).",
-    "admin user": "People (not built).",
     "keys log": "The transparency log (not built).",
     "rpc dead": "Calls that failed for good (not built).",
 }
