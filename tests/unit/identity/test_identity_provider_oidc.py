@@ -192,7 +192,6 @@ async def test_a_new_key_is_found_by_one_more_look(sso: Sso) -> None:
     await sso.client.poll("device-code")
     fresh = ECKey.generate_key("P-256", {"kid": "new"})
     sso.answers["/keys"] = {"keys": [fresh.as_dict(private=False)]}
-    sso.clock.advance(REFETCH_S)
     sso.give(sign(sso.claims(), fresh))
     assert (await sso.client.poll("device-code")).state is PollState.CONFIRMED
     sso.give(sign(sso.claims()))
@@ -200,15 +199,14 @@ async def test_a_new_key_is_found_by_one_more_look(sso: Sso) -> None:
 
 
 async def test_made_up_key_names_do_not_make_the_hub_ask_again_and_again(sso: Sso) -> None:
-    sso.clock.advance(REFETCH_S)
     for number in range(10):
         sso.give(sign(sso.claims(), OTHER, kid=f"made-up-{number}"))
         await sso.refused("key")
-    assert sso.count("/keys") == 1
+    assert sso.count("/keys") == 2
     sso.clock.advance(REFETCH_S)
     await sso.refused("key")
     await sso.refused("key")
-    assert sso.count("/keys") == 2
+    assert sso.count("/keys") == 3
 
 
 async def test_a_token_that_another_key_signed_is_refused(sso: Sso) -> None:

@@ -41,6 +41,7 @@ class ProviderKeys:
         self._lock = asyncio.Lock()
         self._keys: tuple[PublicKey, ...] = ()
         self._fetched_s: float | None = None
+        self._searched_s: float | None = None
 
     async def refresh(self) -> None:
         """Fetch the set when there is none, or an old one.
@@ -48,7 +49,10 @@ class ProviderKeys:
         Raises:
             Unavailable: PROVIDER_AWAY.
         """
-        await self._fetch_older_than(MAX_AGE_S)
+        async with self._lock:
+            now_s = self._clock.monotonic_s()
+            if self._fetched_s is None or now_s - self._fetched_s >= MAX_AGE_S:
+                await self._fetch_now(now_s)
 
     async def find(self, header: TokenHeader) -> PublicKey | None:
         """Return the key that a token names; one that is not known may be new, so the set is fetched once more.
@@ -59,16 +63,20 @@ class ProviderKeys:
         await self.refresh()
         found = self._known(header)
         if found is None:
-            await self._fetch_older_than(REFETCH_S)
+            await self._search()
             found = self._known(header)
         return found
 
-    async def _fetch_older_than(self, age_s: float) -> None:
+    async def _search(self) -> None:
         async with self._lock:
             now_s = self._clock.monotonic_s()
-            if self._fetched_s is None or now_s - self._fetched_s >= age_s:
-                self._keys = public_keys(await self._fetch())
-                self._fetched_s = now_s
+            if self._searched_s is None or now_s - self._searched_s >= REFETCH_S:
+                self._searched_s = now_s
+                await self._fetch_now(now_s)
+
+    async def _fetch_now(self, now_s: float) -> None:
+        self._keys = public_keys(await self._fetch())
+        self._fetched_s = now_s
 
     def _known(self, header: TokenHeader) -> PublicKey | None:
         fitting = [key for key in self._keys if _fits(key, header.alg)]
