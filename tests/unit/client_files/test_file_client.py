@@ -210,7 +210,7 @@ async def test_a_file_of_an_author_without_right_is_refused(desks, hub, mesh):
         record=planted.record, content=planted.content, signature=planted.signature
     )
     hub.bus._store(mesh.subject.files(SITE, "0" * 32), sync_pb2.FileEntry(record=record), "")
-    await hub.log.wait_for(2, 5)
+    await hub.log.wait_for(3, 5)
     assert await failed(desks["bob"].files.read(f"{SITE}/for/x"), IntegrityFailure) == "AUTHOR_NOT_ALLOWED"
 
 

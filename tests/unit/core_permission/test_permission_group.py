@@ -271,7 +271,7 @@ def test_a_tree_built_at_once_has_the_groups_given() -> None:
 
 def test_readers_are_those_of_the_groups_of_the_tree() -> None:
     readers = readers_of(tree(READ_TEAM, TEAM), parse_path(f"{ALICE}/f"), NOW)
-    assert (readers.kind, readers.principals) == (ReaderKind.OPEN, {ALICE, DORA})
+    assert (readers.kind, readers.principals) == (ReaderKind.CLOSED, {ALICE, DORA})
 
 
 @pytest.mark.parametrize("level", [Level.CREATE, Level.WRITE, Level.ADMIN])

@@ -51,12 +51,13 @@ def test_deny_takes_out_and_expiry_ends() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "known"),
-    [("USER", set()), ("*@corp.example", set()), ("group:team", {EVE, CAROL}), ("group:no", set())],
+    ("entry", "kind"),
+    [("USER", "open"), ("*@corp.example", "open"), ("group:team", "closed"), ("group:no", "closed")],
 )
-def test_what_may_grow_is_open(entry: str, known: set[str]) -> None:
-    assert of(f"read: [{BOB}, '{entry}']") == ("open", known | {BOB})
-    assert of(f"read: [{BOB}, '{entry}']", f", deny: [{EVE}]") == ("open", (known | {BOB}) - {EVE})
+def test_what_may_grow_is_open_and_a_group_of_the_owner_is_not(entry: str, kind: str) -> None:
+    known = {EVE, CAROL} if entry == "group:team" else set()
+    assert of(f"read: [{BOB}, '{entry}']") == (kind, known | {BOB})
+    assert of(f"read: [{BOB}, '{entry}']", f", deny: [{EVE}]") == (kind, (known | {BOB}) - {EVE})
 
 
 @pytest.mark.parametrize("entry", ["USER", "*", "*@x.org", BOB])
@@ -77,8 +78,9 @@ def test_lists_and_deny_of_a_personal_rule_count() -> None:
     assert of("read: ['*@corp.example']", pattern="{{.UserEmail}}/**", path=f"{BOB}/f") == ("closed", set())
 
 
-def test_a_personal_rule_for_a_group_is_open() -> None:
-    assert of("read: ['group:team']", pattern="{{.UserEmail}}/**", path=f"{EVE}/f") == ("open", {EVE})
+def test_a_personal_rule_for_a_group_is_closed_to_its_member() -> None:
+    assert of("read: ['group:team']", pattern="{{.UserEmail}}/**", path=f"{EVE}/f") == ("closed", {EVE})
+    assert of("read: ['group:team']", pattern="{{.UserEmail}}/**", path=f"{BOB}/f") == ("closed", set())
 
 
 def test_two_people_may_stand_in_one_path() -> None:

@@ -29,6 +29,7 @@ class Hub:
     def __init__(self) -> None:
         self.bus, self.store = world.FakeBus(), world.FakeStore()
         self.clock = world.FixedClock()
+        self.bus.now_ms = self.clock.now_ms
         self.bucket = world.FakeBucket()
         self.people = {
             world.ALICE: world.Person.create(world.ALICE, admins=1, others=1),
@@ -58,7 +59,7 @@ class Hub:
         self.shelf, self.ledger = ObjectShelf(self.store), OperationLedger(self.bucket)
         self.upload = OpenUpload(self.log, self.ledger, self.shelf, self.clock)
         examine = Examine(self.keys, self.shelf, rules)
-        self.commits = Commit(self.log, self.ledger, examine, RecordLog(self.bus), self.clock)
+        self.commits = Commit(self.log, self.ledger, examine, RecordLog(self.bus, self.log), self.clock)
         self.query = Query(self.log, self.shelf, self.clock)
         self.watch = Watch(self.log, self.clock, heartbeat_s=10.0)
 
@@ -106,7 +107,7 @@ class Hub:
         site = path.partition("/")[0]
         who = who or site
         signer = device or self.device(who)
-        is_plain = path.endswith("syft.pub.yaml") if kind is None else kind == "plain"
+        is_plain = path.endswith(("syft.pub.yaml", "syft.groups.yaml")) if kind is None else kind == "plain"
         content = world.plain(data) if is_plain else world.sealed(data)
         operation = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{who}{path}{len(self.bus.messages)}"))
         from syftmesh_sync.domain.upload import ObjectSpec

@@ -29,6 +29,7 @@ from syftmesh_kit.kv import KvEntry
 from syftmesh_kit.message import OPERATION_HEADER, Outgoing, PublishAck, StreamMessage, type_headers
 from syftmesh_kit.object_store import ObjectInfo, PresignedRequest
 from syftmesh_kit.stream import StreamState
+from syftmesh_sync.adapters.record_log import CHECKED_SUBJECT
 
 NOW_MS = 1_800_000_000_000
 ALICE, BOB, EVE = "alice@site.example", "bob@x.example", "eve@evil.example"
@@ -55,6 +56,7 @@ class FakeBus:
         self.lose_next_ack = False
         self.race: list[Outgoing] = []
         self.batches = 0
+        self.now_ms = lambda: NOW_MS
 
     def _last(self, name: str) -> StreamMessage | None:
         return next((m for m in reversed(self.messages) if m.subject == name), None)
@@ -64,7 +66,7 @@ class FakeBus:
         sequence = 1 + sum(m.stream == stream for m in self.messages)
         headers = {**type_headers(payload, ""), OPERATION_HEADER: operation_id}
         self.messages.append(
-            StreamMessage(stream, name, sequence, NOW_MS, headers, payload.SerializeToString())
+            StreamMessage(stream, name, sequence, self.now_ms(), headers, payload.SerializeToString())
         )
         waiting, self.arrived = self.arrived, asyncio.Event()
         waiting.set()
@@ -93,10 +95,18 @@ class FakeBus:
         self.batches += 1
         self._run_race()
         for out in batch:
-            last = self._last(out.subject)
-            if out.expected_last is not None and (last.sequence if last else 0) != out.expected_last:
-                raise Conflict("", reason="WRONG_LAST_SEQUENCE")
-        return PublishAck(subject.FILES, [self._store(o.subject, o.payload, operation_id) for o in batch][-1])
+            last = self._last(out.headers.get(CHECKED_SUBJECT, out.subject))
+            sequence = last.sequence if last else 0
+            if out.expected_last is not None and sequence != out.expected_last:
+                first = self._last(batch[0].subject)
+                if operation_id and first is not None and first.operation_id == operation_id:
+                    return PublishAck(subject.FILES, first.sequence + len(batch) - 1, duplicate=True)
+                raise Conflict("", reason="WRONG_LAST_SEQUENCE", metadata={"actual": str(sequence)})
+        stored = [self._store(o.subject, o.payload, operation_id) for o in batch][-1]
+        if self.lose_next_ack:
+            self.lose_next_ack = False
+            raise Unavailable("", reason="BUS_TIMEOUT")
+        return PublishAck(subject.FILES, stored)
 
     async def last_message(self, name, *, stream=""):
         return self._last(name)

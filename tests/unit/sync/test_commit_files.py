@@ -7,11 +7,9 @@ from dataclasses import replace
 import pytest
 from syftmesh_core.errors import InvalidInput, LimitExceeded, PermissionDenied, Unavailable
 from syftmesh_core.record import SignedRecord
-from syftmesh_kit.filelog import subject_of
+from syftmesh_kit.filelog import entry_message, subject_of
 from syftmesh_kit.message import Outgoing
-from syftmesh_sync.adapters.record_log import _message
 from syftmesh_sync.domain.commit import Status
-from syftmesh_sync.domain.ports import NewRecord
 from syftmesh_sync.domain.upload import MAX_OBJECT_BYTES
 
 SITE = "alice@site.example"
@@ -156,8 +154,7 @@ async def test_a_commit_that_loses_against_another_replica_is_a_conflict(hub, me
     path = f"{SITE}/a"
     await hub.put(SITE, SITE, b"mine")
     theirs = mesh.record(path, mesh.sealed(b"theirs"), hub.device(SITE))
-    new = NewRecord(mesh_path(path), theirs, b"", 0)
-    hub.bus.race = [Outgoing(subject_of(new.path), _message(new))]
+    hub.bus.race = [Outgoing(subject_of(mesh_path(path)), entry_message(path, theirs, None))]
     (outcome,) = await hub.commit(SITE, mesh.record(path, mesh.sealed(b"mine"), hub.device(SITE)))
     assert reason(outcome) == (Status.CONFLICT, "STALE_PREVIOUS")
     assert outcome.current.signed == theirs
@@ -169,10 +166,8 @@ async def test_a_batch_of_which_one_lost_a_race_keeps_the_others(hub, mesh):
     for path in paths:
         await hub.put(SITE, SITE, path.encode())
         records.append(mesh.record(path, mesh.sealed(path.encode()), hub.device(SITE)))
-    theirs = NewRecord(
-        mesh_path(paths[1]), mesh.record(paths[1], mesh.sealed(b"t"), hub.device(SITE)), b"", 0
-    )
-    hub.bus.race = [Outgoing(subject_of(theirs.path), _message(theirs))]
+    theirs = mesh.record(paths[1], mesh.sealed(b"t"), hub.device(SITE))
+    hub.bus.race = [Outgoing(subject_of(mesh_path(paths[1])), entry_message(paths[1], theirs, None))]
     outcomes = await hub.commit(SITE, *records)
     assert [o.status for o in outcomes] == [Status.OK, Status.CONFLICT, Status.OK]
 

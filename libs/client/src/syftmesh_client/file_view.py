@@ -70,10 +70,12 @@ class Cursor:
     Attributes:
         epoch: Counts rebuilds of the hub's log.
         sequence: Last sequence seen.
+        seen_ms: Moment up to which the hub has told which rights ended by the clock, 0 where it is not known.
     """
 
     epoch: int
     sequence: int
+    seen_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from syftmesh_core.clock import Clock, Random, uuid7
 from syftmesh_core.errors import Conflict, MeshError, NotFound, Unimplemented
 from syftmesh_core.identity.device import DevicePublic
 from syftmesh_core.path import MeshPath, check_creatable
+from syftmesh_core.permission.group import parse_groups
 from syftmesh_core.permission.parse import parse_ruleset
 from syftmesh_core.permission.reader import ReaderKind
 from syftmesh_core.record import ContentHeader, FileRecord, SignedRecord, content_digest, sign_record
@@ -75,7 +76,7 @@ class FileWriter:
         self._random = random
 
     async def write(self, drafts: Sequence[Draft]) -> list[FileRecord]:
-        """Commit `drafts` and return their records in order; rule files go first, for they bind the others.
+        """Commit `drafts` and return their records in order; rules and groups go first, for they bind the others.
 
         What was committed before an error stays.
 
@@ -87,7 +88,9 @@ class FileWriter:
             check_size(draft.path, draft.data or b"")
             if draft.path.is_rules_file and draft.data is not None:
                 parse_ruleset(draft.data)
-        order = sorted(range(len(drafts)), key=lambda index: not drafts[index].path.is_rules_file)
+            if draft.path.is_groups_file and draft.data is not None:
+                parse_groups(draft.data)
+        order = sorted(range(len(drafts)), key=lambda index: not drafts[index].path.is_policy_file)
         found: dict[int, FileRecord] = {}
         for window in _windows(order, drafts):
             records = await self._commit([drafts[index] for index in window])
@@ -165,7 +168,7 @@ class FileWriter:
         data, path = draft.data, draft.path
         if data is None:
             return None
-        if path.is_rules_file:
+        if path.is_policy_file:
             return plain_content(data)
         readers = await self._rules.readers(path)
         if readers.kind is ReaderKind.PUBLIC:
@@ -244,13 +247,13 @@ def _check_base(draft: Draft, base: Replaced | None) -> None:
 
 
 def _windows(order: Sequence[int], drafts: Sequence[Draft]) -> list[list[int]]:
-    """Cut `order` into windows of one datasite, rule files apart, bounded in number and bytes."""
+    """Cut `order` into windows of one datasite, rules and groups apart, bounded in number and bytes."""
     windows: list[list[int]] = []
     key, size = None, 0
     for index in order:
         draft = drafts[index]
         length = len(draft.data or b"")
-        own = (draft.path.site, draft.path.is_rules_file)
+        own = (draft.path.site, draft.path.is_policy_file)
         if own != key or len(windows[-1]) == WINDOW or size + length > _WINDOW_BYTES:
             windows.append([])
             size = 0

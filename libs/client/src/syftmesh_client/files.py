@@ -127,7 +127,7 @@ class FileClient:
         """Write `data` to `path` and return the record, durable at the hub.
 
         It is sealed for the devices of the owner and of the readers that the signed rules name now; where
-        everyone may read, and for rule files, it goes up plain.
+        everyone may read, and for rule files and groups, it goes up plain.
 
         Args:
             path: Where.
@@ -137,7 +137,7 @@ class FileClient:
 
         Raises:
             Conflict: STALE_PREVIOUS, PATH_COLLISION.
-            PermissionDenied: PERMISSION_DENIED, ADMIN_DEVICE_REQUIRED (a rule file).
+            PermissionDenied: PERMISSION_DENIED, ADMIN_DEVICE_REQUIRED (rules or groups).
             LimitExceeded: FILE_TOO_LARGE, LIMIT_EXCEEDED, TOO_MANY_READERS.
             InvalidInput: RULES_INVALID with line, RPC_DIRECTORY and what else the hub refuses.
             Unimplemented: (OPEN_READERS) the rules let people read who are not named.
@@ -146,7 +146,7 @@ class FileClient:
         return (await self._writer.write([Draft(parse_path(path), data, expected_revision)]))[0]
 
     async def write_many(self, files: Mapping[str, bytes]) -> list[FileRecord]:
-        """Write many files and return their records in the order of `files`; rule files go first.
+        """Write many files and return their records in the order of `files`; rules and groups go first.
 
         Each is atomic; what was committed before an error stays. Raises as `write`.
         """
@@ -218,10 +218,10 @@ class FileClient:
         at, pause_s = cursor or Cursor(0, 0), 0.1
         while True:
             try:
-                place = sync_pb2.Cursor(epoch=at.epoch, sequence=at.sequence)
+                place = sync_pb2.Cursor(epoch=at.epoch, sequence=at.sequence, seen_unix_ms=at.seen_ms)
                 async for batch in self._hub.changes(wanted, place):
                     pause_s, before = 0.1, at
-                    at = Cursor(batch.cursor.epoch, batch.cursor.sequence)
+                    at = Cursor(batch.cursor.epoch, batch.cursor.sequence, batch.cursor.seen_unix_ms)
                     for change in batch.changes:
                         # Within a batch the cursor stays in front of it: repeating does no harm, a gap does.
                         told = await self._change(change, before)
@@ -270,7 +270,7 @@ class FileClient:
     async def _check_author(self, verified: VerifiedRecord) -> None:
         """Check that the author may write where the file is, by the signed rules that may be read here."""
         author, path = verified.record.author, verified.path
-        if path.is_rules_file:
+        if path.is_policy_file:
             allowed = author == path.site and verified.device.admin
         elif author in (path.site, self._keystore.device.principal):
             allowed = True

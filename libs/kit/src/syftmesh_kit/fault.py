@@ -18,6 +18,8 @@ _MESSAGE_TOO_LARGE: Final = (10054,)
 _STREAM_FULL: Final = (10077,)
 _NO_PEERS: Final = 10005
 """A cluster of servers has not enough members yet for the copies wanted (JSClusterNoPeersErrF)."""
+_BATCH_INCOMPLETE: Final = 10176
+"""A batch of which a part was sent before the connection was lost (JSAtomicPublishIncompleteBatchErr)."""
 TLS_EXPECTED: Final = "TLS was expected"
 """Text of the error for a server that wants a tls:// connection in the clear."""
 
@@ -94,6 +96,12 @@ def _api_error(error: nats.js.errors.APIError, where: dict[str, str]) -> MeshErr
     if code == _NO_PEERS:
         return Unavailable(
             "The bus has not enough servers now for the copies of this stream.",
+            reason="STREAM_AWAY",
+            metadata=where,
+        )
+    if code == _BATCH_INCOMPLETE:
+        return Unavailable(
+            "A part of the batch was lost on its way, so nothing of it is stored.",
             reason="STREAM_AWAY",
             metadata=where,
         )

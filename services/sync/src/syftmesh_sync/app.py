@@ -158,7 +158,7 @@ async def build(
     keys = KeyLog(bus)
     shelf = ObjectShelf(object_store)
     ledger = OperationLedger(bus.kv(subject.KV_SYNC_OPERATION))
-    commit = Commit(log, ledger, Examine(keys, shelf, rules), RecordLog(bus), clock)
+    commit = Commit(log, ledger, Examine(keys, shelf, rules), RecordLog(bus, log), clock)
     servicer = SyncServicer(
         log,
         OpenUpload(log, ledger, shelf, clock),

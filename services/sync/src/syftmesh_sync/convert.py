@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from mesh.sync.v1 import sync_pb2
 from syftmesh_core.errors import PermissionDenied
 from syftmesh_core.record import SignedRecord
+from syftmesh_kit import filelog
 from syftmesh_kit.caller import Caller
 from syftmesh_kit.filelog import Change, ChangeKind, LogPosition
 
@@ -57,9 +58,9 @@ def signed_records(records: Iterable[sync_pb2.SignedRecord]) -> list[SignedRecor
 
 def entry_message(entry: Entry) -> sync_pb2.FileEntry:
     """Return a record with its place in the log."""
-    signed = entry.signed
-    record = sync_pb2.SignedRecord(record=signed.record, content=signed.content, signature=signed.signature)
-    return sync_pb2.FileEntry(path=entry.text, record=record, sequence=entry.sequence)
+    checked = entry.checked_at
+    checked_at = None if checked is None else LogPosition(checked.epoch, checked.sequence)
+    return filelog.entry_message(entry.text, entry.signed, checked_at, entry.sequence)
 
 
 def target_message(target: Target) -> sync_pb2.UploadTarget:
@@ -109,9 +110,9 @@ def change_message(change: Change) -> sync_pb2.Change:
     return sync_pb2.Change(kind=_KIND[change.kind], entry=entry)
 
 
-def cursor_message(position: LogPosition) -> sync_pb2.Cursor:
-    """Return a place in the log."""
-    return sync_pb2.Cursor(epoch=position.epoch, sequence=position.sequence)
+def cursor_message(position: LogPosition, seen_ms: int = 0) -> sync_pb2.Cursor:
+    """Return a place in the log, and up to which moment what the clock takes has been told."""
+    return sync_pb2.Cursor(epoch=position.epoch, sequence=position.sequence, seen_unix_ms=seen_ms)
 
 
 def last_of(outcomes: Sequence[Outcome]) -> int:

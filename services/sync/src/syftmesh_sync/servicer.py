@@ -34,6 +34,11 @@ class FeedBatch(Protocol):
         ...
 
     @property
+    def seen_ms(self) -> int:
+        """Moment up to which what the clock takes has been told."""
+        ...
+
+    @property
     def caught_up(self) -> bool:
         """Whether everything up to now has been sent."""
         ...
@@ -42,7 +47,9 @@ class FeedBatch(Protocol):
 class ChangeFeed(Protocol):
     """Makes the feed of one stream."""
 
-    def feed(self, reader: FeedReader, epoch: int, sequence: int) -> AsyncIterator[FeedBatch]:
+    def feed(
+        self, reader: FeedReader, epoch: int, sequence: int, seen_ms: int = 0
+    ) -> AsyncIterator[FeedBatch]:
         """Iterate over the batches behind the cursor, for ever.
 
         Raises:
@@ -102,10 +109,11 @@ class SyncServicer(pb_grpc.SyncServiceServicer):
         """Stream what the caller may read, then every change of it."""
         prefixes = tuple(str(parse_path(prefix, drop_trailing_slash=True)) for prefix in request.prefixes)
         reader = FeedReader(convert.requester(current_caller()), prefixes)
-        async for batch in self._watch.feed(reader, request.cursor.epoch, request.cursor.sequence):
+        cursor = request.cursor
+        async for batch in self._watch.feed(reader, cursor.epoch, cursor.sequence, cursor.seen_unix_ms):
             yield pb.WatchChangesResponse(
                 changes=[convert.change_message(change) for change in batch.changes],
-                cursor=convert.cursor_message(batch.position),
+                cursor=convert.cursor_message(batch.position, batch.seen_ms),
                 caught_up=batch.caught_up,
             )
 

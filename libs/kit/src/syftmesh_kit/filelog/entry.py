@@ -6,12 +6,14 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from mesh.common.v1 import common_pb2
 from mesh.sync.v1 import sync_pb2
 from syftmesh_core.path import MeshPath, parse_path
 from syftmesh_core.record import ContentHeader, FileRecord, SignedRecord, parse_record, record_digest
 from syftmesh_core.text import safe_token
 
 from syftmesh_kit import subject
+from syftmesh_kit.filelog.position import LogPosition
 
 _HASH_DIGITS: Final = 32
 
@@ -30,6 +32,8 @@ class LogEntry:
         digest: The record's digest, 32 bytes.
         live_since: Sequence from which on a live file has been here without a break; of a tombstone, that of
             the file before it. 0 where it is older than what this process has seen.
+        checked_at: Place of the newest change of rules or groups when the write was decided; None where the
+            record does not say, as those of older versions.
     """
 
     path: MeshPath
@@ -40,6 +44,7 @@ class LogEntry:
     signed: SignedRecord = field(repr=False)
     digest: bytes = field(repr=False)
     live_since: int = 0
+    checked_at: LogPosition | None = None
 
     @property
     def is_live(self) -> bool:
@@ -76,20 +81,23 @@ def entry_of(signed: SignedRecord, sequence: int) -> LogEntry:
 
 def entry_of_message(message: sync_pb2.FileEntry, sequence: int) -> LogEntry:
     """Return the entry of a stored message; raises as `entry_of`."""
-    return entry_of(
-        SignedRecord(message.record.record, message.record.content, message.record.signature), sequence
-    )
+    signed = SignedRecord(message.record.record, message.record.content, message.record.signature)
+    entry = entry_of(signed, sequence)
+    if not message.HasField("checked_at"):
+        return entry
+    return replace(entry, checked_at=LogPosition(message.checked_at.epoch, message.checked_at.sequence))
 
 
-def file_entry(entry: LogEntry) -> sync_pb2.FileEntry:
-    """Return `entry` as the API gives it."""
-    return sync_pb2.FileEntry(
-        path=entry.text,
-        record=sync_pb2.SignedRecord(
-            record=entry.signed.record, content=entry.signed.content, signature=entry.signed.signature
-        ),
-        sequence=entry.sequence,
-    )
+def entry_message(
+    path: str, signed: SignedRecord, checked_at: LogPosition | None, sequence: int = 0
+) -> sync_pb2.FileEntry:
+    """Return a record as the log holds it (without its sequence), or as the API gives it."""
+    record = sync_pb2.SignedRecord(record=signed.record, content=signed.content, signature=signed.signature)
+    message = sync_pb2.FileEntry(path=path, record=record, sequence=sequence)
+    if checked_at is not None:
+        at = common_pb2.ConsistencyToken(epoch=checked_at.epoch, sequence=checked_at.sequence)
+        message.checked_at.CopyFrom(at)
+    return message
 
 
 def path_hash(path: str) -> str:
@@ -100,6 +108,16 @@ def path_hash(path: str) -> str:
 def subject_of(path: MeshPath) -> str:
     """Return the subject of the records of `path`."""
     return subject.files(path.site, path_hash(str(path)))
+
+
+def fence_subject(site: str) -> str:
+    """Return the subject of the `PolicyFence` behind each change of rules or groups of `site`; no hash is so short."""
+    return subject.files(site, "policy")
+
+
+def guard_subject(site: str) -> str:
+    """Return the subject of the `PolicyFence` that only carries a check of `fence_subject` and says nothing."""
+    return subject.files(site, "checked")
 
 
 def object_key(site: str, object_id: str) -> str:

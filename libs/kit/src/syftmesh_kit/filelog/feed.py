@@ -1,21 +1,25 @@
-"""What changed for one reader between two places of the log, rights gained and lost included."""
+"""What changed for one reader between two places of the log, rights gained and lost included.
+
+A right is lost by a record, of rules or groups, or by the clock: a place of the log alone does not say what a
+reader could read there, so the moment at which it was there counts too.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from syftmesh_core.errors import WrongState
-from syftmesh_core.path import MeshPath
-from syftmesh_core.permission.engine import Question, decide
-from syftmesh_core.permission.ruleset import Level
-from syftmesh_core.permission.tree import RuleTree
+from syftmesh_core.path import GROUPS_FILE, MeshPath
+from syftmesh_core.permission.right import may_read
+from syftmesh_core.permission.tree import Directory, RuleTree
 
 from syftmesh_kit.filelog.entry import LogEntry
-from syftmesh_kit.filelog.model import FileLog, LogPosition
+from syftmesh_kit.filelog.model import FileLog
+from syftmesh_kit.filelog.position import LogPosition
 from syftmesh_kit.filelog.site import SiteIndex
 
 _SLICE: Final = 256
@@ -37,7 +41,8 @@ class Change:
     Attributes:
         kind: What happened.
         entry: The newest record; of ACCESS_LOST the reader may know the path only.
-        sequence: Where in the log it happened: place of the record, or of the rules that changed the right.
+        sequence: Where in the log it happened: place of the record, or of the rules or groups that changed the
+            right; of a right that the clock changed the newest place.
     """
 
     kind: ChangeKind
@@ -59,9 +64,7 @@ class FeedReader:
 
     def may_read(self, tree: RuleTree, path: MeshPath, now_ms: int) -> bool:
         """Return whether the reader may read `path` under the rules `tree`."""
-        if path.site == self.requester:
-            return True
-        return decide(tree, Question(self.requester, path, Level.READ, now_ms)).allowed
+        return may_read(tree, self.requester, path, now_ms)
 
     def wants(self, path: str) -> bool:
         """Return whether `path` lies within the prefixes."""
@@ -69,36 +72,59 @@ class FeedReader:
             return True
         return any(path == prefix or path.startswith(f"{prefix}/") for prefix in self.prefixes)
 
+    def is_judged_in(self, site: SiteIndex) -> bool:
+        """Return whether rules decide for the reader in `site`: it wants paths there and is not the owner."""
+        if site.site == self.requester:
+            return False
+        return not self.prefixes or any(p.partition("/")[0] == site.site for p in self.prefixes)
+
 
 async def changes_since(
-    log: FileLog, reader: FeedReader, since: int, now_ms: int
+    log: FileLog, reader: FeedReader, since: int, now_ms: int, seen_ms: int = 0
 ) -> tuple[list[Change], LogPosition]:
     """Return what changed for `reader` behind the sequence `since`, in log order, and the place it leads to.
 
     With `since` 0 that is everything live that may be read. A record that was replaced meanwhile is left out:
     the newest state of each path is what counts.
 
+    Args:
+        log: The read model.
+        reader: Who reads.
+        since: Last sequence that the reader has seen.
+        now_ms: Moment of the decisions, Unix milliseconds.
+        seen_ms: Moment up to which the reader has been told what the clock takes; 0 where it does not say. It is
+            not believed to lie before the log was at `since`.
+
     Raises:
         WrongState: (CURSOR_EXPIRED) the rules at `since` are not known any more, so nobody can tell what was
             lost.
     """
     to = log.position
+    seen_ms = min(max(seen_ms, log.earliest_ms(since)), now_ms)
     newer = _everything(log, reader) if since == 0 else log.newer_than(since)
     before = {} if since == 0 else _trees_before(log, reader, since)
     trees: dict[str, RuleTree] = {site.site: site.tree for site in log.sites()}
-    regraded = [] if since == 0 else _regraded(log, reader, since)
+    regraded: dict[str, tuple[LogEntry, int]] = {}
+    if since:
+        regraded = _turned(log, reader, since, seen_ms, now_ms) | _regraded(log, reader, since)
     found: list[Change] = []
-    for number, (entry, sequence) in enumerate([*((e, e.sequence) for e in newer), *regraded]):
+    for number, (entry, sequence) in enumerate([*((e, e.sequence) for e in newer), *regraded.values()]):
         if number % _SLICE == _SLICE - 1:
             await asyncio.sleep(0)
         if not reader.wants(entry.text) or entry.sequence > to.sequence:
             continue
         now = reader.may_read(trees[entry.path.site], entry.path, now_ms)
-        had = _had(reader, before, trees, entry, since, now_ms)
+        had = _had(reader, before, trees, entry, since, seen_ms)
         if kind := _kind(entry, since, had=had, now=now):
             found.append(Change(kind, entry, sequence))
     found.sort(key=lambda change: change.sequence)
     return found, to
+
+
+def next_turn(log: FileLog, reader: FeedReader, after_ms: int) -> int | None:
+    """Return the first moment behind `after_ms` at which the clock may change what `reader` may read."""
+    moments = (site.policy.next_turn(after_ms) for site in log.turning_sites() if reader.is_judged_in(site))
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
 def _everything(log: FileLog, reader: FeedReader) -> list[LogEntry]:
@@ -116,7 +142,7 @@ def _everything(log: FileLog, reader: FeedReader) -> list[LogEntry]:
 def _trees_before(log: FileLog, reader: FeedReader, since: int) -> Mapping[str, RuleTree]:
     before = {}
     for site in log.sites_with_rules_newer_than(since):
-        if site.site == reader.requester or not _touches(site, reader):
+        if not reader.is_judged_in(site):
             continue
         tree = site.rules_at(since)
         if tree is None:
@@ -129,22 +155,37 @@ def _trees_before(log: FileLog, reader: FeedReader, since: int) -> Mapping[str, 
     return before
 
 
-def _touches(site: SiteIndex, reader: FeedReader) -> bool:
-    return not reader.prefixes or any(p.partition("/")[0] == site.site for p in reader.prefixes)
-
-
-def _regraded(log: FileLog, reader: FeedReader, since: int) -> list[tuple[LogEntry, int]]:
-    """Return the files that lie where rules changed, unchanged themselves, and the place of that change."""
+def _regraded(log: FileLog, reader: FeedReader, since: int) -> dict[str, tuple[LogEntry, int]]:
+    """Return the files that lie where rules or groups changed, unchanged themselves, and the place of that change."""
     found: dict[str, tuple[LogEntry, int]] = {}
     for site in log.sites_with_rules_newer_than(since):
-        if site.site == reader.requester or not _touches(site, reader):
-            continue
-        for change in site.rules_changed_since(since):
-            prefix = "/".join((site.site, *(change.directory or ())))
-            for entry in site.below(prefix):
-                if entry.sequence <= since:
-                    found[entry.text] = (entry, change.sequence)
-    return list(found.values())
+        if reader.is_judged_in(site):
+            for change in site.rules_changed_since(since):
+                affected = _below(site, [change.directory or ()])
+                found |= {e.text: (e, change.sequence) for e in affected if e.sequence <= since}
+    return found
+
+
+def _turned(
+    log: FileLog, reader: FeedReader, since: int, seen_ms: int, now_ms: int
+) -> dict[str, tuple[LogEntry, int]]:
+    """Return the files that lie where the clock may have changed a right, unchanged themselves."""
+    found: dict[str, tuple[LogEntry, int]] = {}
+    for site in log.turning_sites():
+        directories = site.policy.turned(seen_ms, now_ms) if reader.is_judged_in(site) else ()
+        affected = _below(site, directories)
+        found |= {e.text: (e, log.position.sequence) for e in affected if e.sequence <= since}
+    return found
+
+
+def _below(site: SiteIndex, directories: Iterable[Directory]) -> list[LogEntry]:
+    """Return the live files below `directories`, and the groups file, which every rule of the datasite bears on."""
+    found: list[LogEntry] = []
+    for directory in directories:
+        found += site.below("/".join((site.site, *directory)))
+        groups = site.live(f"{site.site}/{GROUPS_FILE}")
+        found += [groups] if groups is not None else []
+    return found
 
 
 def _had(
@@ -153,13 +194,13 @@ def _had(
     trees: Mapping[str, RuleTree],
     entry: LogEntry,
     since: int,
-    now_ms: int,
+    seen_ms: int,
 ) -> bool:
-    """Return whether the reader can have known the path at `since`."""
+    """Return whether the reader can have known the path at `since`, which it reached at `seen_ms`."""
     if since == 0 or entry.live_since > since:
         return False
     site = entry.path.site
-    return reader.may_read(before.get(site, trees[site]), entry.path, now_ms)
+    return reader.may_read(before.get(site, trees[site]), entry.path, seen_ms)
 
 
 def _kind(entry: LogEntry, since: int, *, had: bool, now: bool) -> ChangeKind | None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 from mesh.sync.v1 import sync_pb2
 from syftmesh_core.errors import MeshError, Unavailable
+from syftmesh_core.permission.entry import Groups
+from syftmesh_core.permission.ruleset import RuleSet
+from syftmesh_core.permission.tree import NO_GROUPS, Directory
+from syftmesh_core.principal import normalise_principal
 
 from syftmesh_kit import subject
-from syftmesh_kit.filelog.entry import LogEntry, entry_of_message
+from syftmesh_kit.filelog.entry import LogEntry, entry_of_message, fence_subject
+from syftmesh_kit.filelog.position import LogPosition, LogTimes
 from syftmesh_kit.filelog.rule_source import RuleSource
 from syftmesh_kit.filelog.site import SiteIndex
 from syftmesh_kit.message import StreamMessage
@@ -23,20 +27,9 @@ _RETRY_S: Final = 0.25
 _STALLED_S: Final = 2.0
 _PARALLEL: Final = 16
 
+T = TypeVar("T")
+
 _log: Any = structlog.get_logger("syftmesh.filelog")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class LogPosition:
-    """A place in the log: everything up to it is in the model.
-
-    Attributes:
-        epoch: Counts rebuilds of the log.
-        sequence: Last sequence seen.
-    """
-
-    epoch: int
-    sequence: int
 
 
 class LogSource(Protocol):
@@ -58,7 +51,7 @@ class FileLog:
 
     Args:
         source: The bus.
-        rules: Where the content of rule files comes from.
+        rules: Where the content of rule files and groups files comes from.
     """
 
     def __init__(self, source: LogSource, rules: RuleSource) -> None:
@@ -67,6 +60,8 @@ class FileLog:
         self._sites: dict[str, SiteIndex] = {}
         self._by_sequence: dict[str, LogEntry] = {}
         self._rule_sites: dict[str, None] = {}
+        self._turning: dict[str, SiteIndex] = {}
+        self._times = LogTimes()
         self._epoch = 0
         self._sequence = 0
         self._caught_up = False
@@ -130,6 +125,14 @@ class FileLog:
             found.append(site)
         return found
 
+    def turning_sites(self) -> list[SiteIndex]:
+        """Return the datasites in which rights change by the clock alone; few have any."""
+        return list(self._turning.values())
+
+    def earliest_ms(self, sequence: int) -> int:
+        """Return a moment (Unix milliseconds) that whoever has seen `sequence` has reached; 0 when unknown."""
+        return self._times.earliest_ms(sequence)
+
     async def run(self) -> None:
         """Keep the model current, for ever; what is not a record is skipped and logged."""
         target = await self._begin()
@@ -137,7 +140,8 @@ class FileLog:
         if target == 0:
             await self._finish_loading(loading, 0)
         async for message in self._source.ordered_consumer(subject.FILES, newest_only=True):
-            entry = _decoded(message)
+            self._times.note(message.sequence, message.time_ms)
+            entry = self._read(message)
             if self._caught_up:
                 await self._take(entry, message.sequence)
                 continue
@@ -160,19 +164,47 @@ class FileLog:
             return state.last_sequence if state.messages else 0
 
     async def _take(self, entry: LogEntry | None, sequence: int) -> None:
-        if entry is not None:
-            is_rules = entry.path.is_rules_file
-            rules = await self._fetch(entry) if is_rules and entry.is_live else None
+        if entry is not None and entry.path.is_rules_file:
+            rules = await self._fetch(self._rules.rules, entry) if entry.is_live else None
             entry = self._put(entry)
-            if is_rules:
-                self._sites[entry.path.site].change_rules(entry, rules)
-                self._rule_sites.pop(entry.path.site, None)
-                self._rule_sites[entry.path.site] = None
+            self._sites[entry.path.site].change_rules(entry, rules)
+            self._note_policy(entry.path.site)
+        elif entry is not None and entry.path.is_groups_file:
+            groups = await self._fetch(self._rules.groups, entry) if entry.is_live else NO_GROUPS
+            entry = self._put(entry)
+            self._sites[entry.path.site].change_groups(entry, groups)
+            self._note_policy(entry.path.site)
+        elif entry is not None:
+            self._put(entry)
         self._advance(sequence)
 
+    def _read(self, message: StreamMessage) -> LogEntry | None:
+        """Return the record in `message`; a policy fence is taken in here, the change before it is in the model."""
+        try:
+            if message.type_name != sync_pb2.PolicyFence.DESCRIPTOR.full_name:
+                return entry_of_message(message.decode(sync_pb2.FileEntry), message.sequence)
+            site = normalise_principal(message.decode(sync_pb2.PolicyFence).site)
+        except MeshError as error:
+            _log.error("filelog.message_refused", sequence=message.sequence, reason=error.reason)
+            return None
+        if message.subject == fence_subject(site):
+            self._index(site).policy.fence = message.sequence
+        return None
+
+    def _note_policy(self, name: str) -> None:
+        """Remember that the policy of a datasite has changed just now."""
+        self._rule_sites.pop(name, None)
+        self._rule_sites[name] = None
+        if self._sites[name].policy.turns:
+            self._turning[name] = self._sites[name]
+        else:
+            self._turning.pop(name, None)
+
+    def _index(self, name: str) -> SiteIndex:
+        return self._sites.setdefault(name, SiteIndex(name))
+
     def _put(self, entry: LogEntry) -> LogEntry:
-        site = self._sites.setdefault(entry.path.site, SiteIndex(entry.path.site))
-        kept = site.put(entry)
+        kept = self._index(entry.path.site).put(entry)
         self._by_sequence.pop(kept.text, None)
         self._by_sequence[kept.text] = kept
         return kept
@@ -181,28 +213,32 @@ class FileLog:
         files: dict[str, list[LogEntry]] = {}
         for entry in loaded:
             # A path that changed while it was loaded came more than once; its newest record counts.
-            if entry.path.is_rules_file and self._by_sequence[entry.text] is entry:
+            if entry.path.is_policy_file and self._by_sequence[entry.text] is entry:
                 files.setdefault(entry.path.site, []).append(entry)
         permits = asyncio.Semaphore(_PARALLEL)
-
-        async def fetched(entry: LogEntry) -> Any:
-            async with permits:
-                return entry.path.parent.segments, await self._fetch(entry), entry.revision
-
         for name, entries in sorted(files.items(), key=lambda item: item[1][-1].sequence):
+            live = [entry for entry in entries if entry.is_live]
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(fetched(entry)) for entry in entries if entry.is_live]
-            self._sites[name].load_rules([task.result() for task in tasks], entries[-1].sequence)
-            self._rule_sites[name] = None
+                tasks = [group.create_task(self._loaded(e, permits)) for e in live if e.path.is_rules_file]
+            groups: Groups | None = NO_GROUPS
+            for entry in (e for e in live if e.path.is_groups_file):
+                groups = await self._fetch(self._rules.groups, entry)
+            self._sites[name].load_policy([task.result() for task in tasks], groups, entries[-1].sequence)
+            self._note_policy(name)
         self._caught_up = True
         self._advance(sequence)
         _log.info("filelog.loaded", epoch=self._epoch, sequence=sequence, sites=len(self._sites))
 
-    async def _fetch(self, entry: LogEntry) -> Any:
-        """Return the rules of `entry`; as long as they cannot be had the model stands still."""
+    async def _loaded(self, entry: LogEntry, permits: asyncio.Semaphore) -> tuple[Directory, RuleSet, int]:
+        async with permits:
+            rules = await self._fetch(self._rules.rules, entry)
+        return entry.path.parent.segments, rules, entry.revision
+
+    async def _fetch(self, read: Callable[[LogEntry], Awaitable[T]], entry: LogEntry) -> T:
+        """Return what `entry` says; as long as it cannot be had the model stands still."""
         while True:
             try:
-                rules = await self._rules.rules(entry)
+                found = await read(entry)
             except MeshError as error:
                 if self._stalled_since is None:
                     self._stalled_since = self._now()
@@ -210,7 +246,7 @@ class FileLog:
                 await asyncio.sleep(_RETRY_S)
                 continue
             self._stalled_since = None
-            return rules
+            return found
 
     def _advance(self, sequence: int) -> None:
         self._sequence = max(sequence, self._sequence)
@@ -220,14 +256,6 @@ class FileLog:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _decoded(message: StreamMessage) -> LogEntry | None:
-    try:
-        return entry_of_message(message.decode(sync_pb2.FileEntry), message.sequence)
-    except MeshError as error:
-        _log.error("filelog.message_refused", sequence=message.sequence, reason=error.reason)
-        return None
 
 
 def _behind(entries: dict[str, LogEntry], sequence: int) -> list[LogEntry]:

@@ -1,37 +1,24 @@
-"""What one datasite holds: records by path, files in path order, rules and their past, counts for limits."""
+"""What one datasite holds: records by path, files in path order, its policy, counts for limits."""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 from syftmesh_core.clock import to_datetime
 from syftmesh_core.path import MeshPath
 from syftmesh_core.permission.engine import RuleKey, deciding_rule_key
+from syftmesh_core.permission.entry import Groups
 from syftmesh_core.permission.ruleset import RuleSet
 from syftmesh_core.permission.tree import Directory, RuleTree
 from syftmesh_core.principal import ANONYMOUS
 
 from syftmesh_kit.filelog.entry import LogEntry
+from syftmesh_kit.filelog.policy import PolicyAt, SitePolicy
 
-_KEPT_TREES: Final = 64
 _KEPT_COUNTS: Final = 256
 _FEW: Final = 64
-
-
-class RulesAt(NamedTuple):
-    """The rules from one place of the log on.
-
-    Attributes:
-        sequence: Sequence of the record that made them so.
-        tree: The rules.
-        directory: Directory of the rule file that changed, None where more than one may have.
-    """
-
-    sequence: int
-    tree: RuleTree
-    directory: Directory | None
 
 
 class SiteIndex:
@@ -39,26 +26,34 @@ class SiteIndex:
 
     Args:
         site: Principal who owns it, normalised.
+
+    Attributes:
+        policy: Its rules and groups.
     """
 
     def __init__(self, site: str) -> None:
         self.site = site
+        self.policy = SitePolicy(site)
         self._entries: dict[str, LogEntry] = {}
         self._live: list[str] = []
         self._added: list[str] = []
         self._objects: dict[str, set[str]] = {}
-        self._history: list[RulesAt] = [RulesAt(0, RuleTree(site), None)]
         self._counts: dict[RuleKey, tuple[int, int]] = {}
 
     @property
     def tree(self) -> RuleTree:
-        """The rules of now."""
-        return self._history[-1].tree
+        """Rules and groups of now."""
+        return self.policy.tree
 
     @property
     def rules_changed_at(self) -> int:
-        """Sequence of the newest change of a rule file, 0 when there was none."""
-        return self._history[-1].sequence
+        """Sequence of the newest change of rules or groups, 0 when there was none."""
+        return self.policy.changed_at
+
+    @property
+    def fence(self) -> int:
+        """Sequence of the newest policy fence, 0 when there is none."""
+        return self.policy.fence
 
     @property
     def live_count(self) -> int:
@@ -66,12 +61,12 @@ class SiteIndex:
         return len(self._live) + len(self._added)
 
     def rules_at(self, sequence: int) -> RuleTree | None:
-        """Return the rules as they were at `sequence`, None where that is not known any more."""
-        return next((past.tree for past in reversed(self._history) if past.sequence <= sequence), None)
+        """Return rules and groups as they were at `sequence`, None where that is not known any more."""
+        return self.policy.at(sequence)
 
-    def rules_changed_since(self, sequence: int) -> list[RulesAt]:
-        """Return the known changes of rules behind `sequence`, oldest first."""
-        return [past for past in self._history if past.sequence > sequence]
+    def rules_changed_since(self, sequence: int) -> list[PolicyAt]:
+        """Return the known changes of rules and groups behind `sequence`, oldest first."""
+        return self.policy.changed_since(sequence)
 
     def find(self, path: str) -> LogEntry | None:
         """Return the newest record of `path`, a tombstone too."""
@@ -147,21 +142,21 @@ class SiteIndex:
                 del self._counts[key]
         return entry
 
-    def load_rules(self, files: Iterable[tuple[Directory, RuleSet, int]], sequence: int) -> None:
-        """Set all rules at once, as they are at `sequence`; what was before is not known."""
-        self._history = [RulesAt(sequence, RuleTree.build(self.site, files), None)]
+    def load_policy(
+        self, files: Iterable[tuple[Directory, RuleSet, int]], groups: Groups | None, sequence: int
+    ) -> None:
+        """Set rules and groups at once; see `SitePolicy.load`."""
+        self.policy.load(files, groups, sequence)
         self._counts.clear()
 
     def change_rules(self, entry: LogEntry, rules: RuleSet | None) -> None:
         """Set the rules of the rule file of `entry`, None when it is deleted."""
-        directory = entry.path.parent.segments
-        tree = self.tree
-        if rules is None:
-            tree = tree.without_rules(directory)
-        else:
-            tree = tree.with_rules(directory, rules, entry.revision)
-        self._history.append(RulesAt(entry.sequence, tree, directory))
-        del self._history[:-_KEPT_TREES]
+        self.policy.change_rules(entry.sequence, entry.path.parent.segments, rules, entry.revision)
+        self._counts.clear()
+
+    def change_groups(self, entry: LogEntry, groups: Groups | None) -> None:
+        """Set the groups that the groups file of `entry` says; see `SitePolicy.change_groups`."""
+        self.policy.change_groups(entry.sequence, groups)
         self._counts.clear()
 
     def _sort(self) -> None:

@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from mesh.common.v1 import common_pb2 as mesh_dot_common_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mesh/sync/v1/sync.proto\x12\x0cmesh.sync.v1\"B\n\x0cSignedRecord\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"W\n\tFileEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\x06record\x18\x02 \x01(\x0b\x32\x1a.mesh.sync.v1.SignedRecord\x12\x10\n\x08sequence\x18\x03 \x01(\x04\"0\n\nObjectSpec\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\xbf\x01\n\x0cUploadTarget\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0f\n\x07present\x18\x02 \x01(\x08\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x38\n\x07headers\x18\x04 \x03(\x0b\x32\'.mesh.sync.v1.UploadTarget.HeadersEntry\x12\x17\n\x0f\x65xpires_unix_ms\x18\x05 \x01(\x03\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x82\x01\n\x0e\x44ownloadTarget\x12&\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x17.mesh.sync.v1.FileEntry\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x17\n\x0f\x65xpires_unix_ms\x18\x03 \x01(\x03\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\"\xa5\x01\n\x0c\x43ommitResult\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.mesh.sync.v1.CommitStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12(\n\x07\x63urrent\x18\x06 \x01(\x0b\x32\x17.mesh.sync.v1.FileEntry\"X\n\x06\x43hange\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.mesh.sync.v1.ChangeKind\x12&\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x17.mesh.sync.v1.FileEntry\")\n\x06\x43ursor\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04*\x94\x01\n\x0c\x43ommitStatus\x12\x1d\n\x19\x43OMMIT_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMMIT_STATUS_OK\x10\x01\x12\x1a\n\x16\x43OMMIT_STATUS_CONFLICT\x10\x02\x12\x18\n\x14\x43OMMIT_STATUS_DENIED\x10\x03\x12\x19\n\x15\x43OMMIT_STATUS_INVALID\x10\x04*x\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_KIND_UPDATED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_DELETED\x10\x02\x12\x1b\n\x17\x43HANGE_KIND_ACCESS_LOST\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mesh/sync/v1/sync.proto\x12\x0cmesh.sync.v1\x1a\x1bmesh/common/v1/common.proto\"B\n\x0cSignedRecord\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"\x8d\x01\n\tFileEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\x06record\x18\x02 \x01(\x0b\x32\x1a.mesh.sync.v1.SignedRecord\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\x34\n\nchecked_at\x18\x04 \x01(\x0b\x32 .mesh.common.v1.ConsistencyToken\"\x1b\n\x0bPolicyFence\x12\x0c\n\x04site\x18\x01 \x01(\t\"0\n\nObjectSpec\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\"\xbf\x01\n\x0cUploadTarget\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0f\n\x07present\x18\x02 \x01(\x08\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x38\n\x07headers\x18\x04 \x03(\x0b\x32\'.mesh.sync.v1.UploadTarget.HeadersEntry\x12\x17\n\x0f\x65xpires_unix_ms\x18\x05 \x01(\x03\x1a.\n\x0cHeadersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x82\x01\n\x0e\x44ownloadTarget\x12&\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x17.mesh.sync.v1.FileEntry\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x17\n\x0f\x65xpires_unix_ms\x18\x03 \x01(\x03\x12\x0c\n\x04path\x18\x04 \x01(\t\x12\x14\n\x0c\x65rror_reason\x18\x05 \x01(\t\"\xa5\x01\n\x0c\x43ommitResult\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\x06status\x18\x02 \x01(\x0e\x32\x1a.mesh.sync.v1.CommitStatus\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12(\n\x07\x63urrent\x18\x06 \x01(\x0b\x32\x17.mesh.sync.v1.FileEntry\"X\n\x06\x43hange\x12&\n\x04kind\x18\x01 \x01(\x0e\x32\x18.mesh.sync.v1.ChangeKind\x12&\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x17.mesh.sync.v1.FileEntry\"?\n\x06\x43ursor\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x14\n\x0cseen_unix_ms\x18\x03 \x01(\x03*\x94\x01\n\x0c\x43ommitStatus\x12\x1d\n\x19\x43OMMIT_STATUS_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43OMMIT_STATUS_OK\x10\x01\x12\x1a\n\x16\x43OMMIT_STATUS_CONFLICT\x10\x02\x12\x18\n\x14\x43OMMIT_STATUS_DENIED\x10\x03\x12\x19\n\x15\x43OMMIT_STATUS_INVALID\x10\x04*x\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43HANGE_KIND_UPDATED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_DELETED\x10\x02\x12\x1b\n\x17\x43HANGE_KIND_ACCESS_LOST\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,26 +34,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UPLOADTARGET_HEADERSENTRY']._loaded_options = None
   _globals['_UPLOADTARGET_HEADERSENTRY']._serialized_options = b'8\001'
-  _globals['_COMMITSTATUS']._serialized_start=877
-  _globals['_COMMITSTATUS']._serialized_end=1025
-  _globals['_CHANGEKIND']._serialized_start=1027
-  _globals['_CHANGEKIND']._serialized_end=1147
-  _globals['_SIGNEDRECORD']._serialized_start=41
-  _globals['_SIGNEDRECORD']._serialized_end=107
-  _globals['_FILEENTRY']._serialized_start=109
-  _globals['_FILEENTRY']._serialized_end=196
-  _globals['_OBJECTSPEC']._serialized_start=198
-  _globals['_OBJECTSPEC']._serialized_end=246
-  _globals['_UPLOADTARGET']._serialized_start=249
-  _globals['_UPLOADTARGET']._serialized_end=440
-  _globals['_UPLOADTARGET_HEADERSENTRY']._serialized_start=394
-  _globals['_UPLOADTARGET_HEADERSENTRY']._serialized_end=440
-  _globals['_DOWNLOADTARGET']._serialized_start=443
-  _globals['_DOWNLOADTARGET']._serialized_end=573
-  _globals['_COMMITRESULT']._serialized_start=576
-  _globals['_COMMITRESULT']._serialized_end=741
-  _globals['_CHANGE']._serialized_start=743
-  _globals['_CHANGE']._serialized_end=831
-  _globals['_CURSOR']._serialized_start=833
-  _globals['_CURSOR']._serialized_end=874
+  _globals['_COMMITSTATUS']._serialized_start=1012
+  _globals['_COMMITSTATUS']._serialized_end=1160
+  _globals['_CHANGEKIND']._serialized_start=1162
+  _globals['_CHANGEKIND']._serialized_end=1282
+  _globals['_SIGNEDRECORD']._serialized_start=70
+  _globals['_SIGNEDRECORD']._serialized_end=136
+  _globals['_FILEENTRY']._serialized_start=139
+  _globals['_FILEENTRY']._serialized_end=280
+  _globals['_POLICYFENCE']._serialized_start=282
+  _globals['_POLICYFENCE']._serialized_end=309
+  _globals['_OBJECTSPEC']._serialized_start=311
+  _globals['_OBJECTSPEC']._serialized_end=359
+  _globals['_UPLOADTARGET']._serialized_start=362
+  _globals['_UPLOADTARGET']._serialized_end=553
+  _globals['_UPLOADTARGET_HEADERSENTRY']._serialized_start=507
+  _globals['_UPLOADTARGET_HEADERSENTRY']._serialized_end=553
+  _globals['_DOWNLOADTARGET']._serialized_start=556
+  _globals['_DOWNLOADTARGET']._serialized_end=686
+  _globals['_COMMITRESULT']._serialized_start=689
+  _globals['_COMMITRESULT']._serialized_end=854
+  _globals['_CHANGE']._serialized_start=856
+  _globals['_CHANGE']._serialized_end=944
+  _globals['_CURSOR']._serialized_start=946
+  _globals['_CURSOR']._serialized_end=1009
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mesh.common.v1 import common_pb2 as _common_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -118,6 +119,7 @@ class FileEntry(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    CHECKED_AT_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     """path is the canonical path, `<e-mail>/<segments>`."""
     sequence: _builtins.int
@@ -126,20 +128,51 @@ class FileEntry(_message.Message):
     def record(self) -> Global___SignedRecord:
         """record is what the author signed; readers verify it and believe nothing else."""
 
+    @_builtins.property
+    def checked_at(self) -> _common_pb2.ConsistencyToken:
+        """checked_at is the place of the newest change of the datasite's rules or groups when the write was decided; no
+        other change lies between it and the record. Absent on records of older versions.
+        """
+
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         record: Global___SignedRecord | None = ...,
         sequence: _builtins.int = ...,
+        checked_at: _common_pb2.ConsistencyToken | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checked_at", b"checked_at", "record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "record", b"record", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checked_at", b"checked_at", "path", b"path", "record", b"record", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FileEntry: _TypeAlias = FileEntry  # noqa: Y015
+
+@_typing.final
+class PolicyFence(_message.Message):
+    """PolicyFence lies in the log behind each change of a datasite's rules or groups. A write that rules decided names the
+    newest one it was checked at, and is not appended when there is a newer one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """site is the datasite (e-mail)."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PolicyFence: _TypeAlias = PolicyFence  # noqa: Y015
 
 @_typing.final
 class ObjectSpec(_message.Message):
@@ -347,19 +380,25 @@ class Cursor(_message.Message):
 
     EPOCH_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    SEEN_UNIX_MS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.int
     """epoch counts rebuilds of the log."""
     sequence: _builtins.int
     """sequence is the last log sequence seen; 0 is the beginning."""
+    seen_unix_ms: _builtins.int
+    """seen_unix_ms is the moment up to which rights that end by the clock have been told; send it back as it came. 0 is
+    not known: what the clock has taken since the log was at `sequence` may be told again.
+    """
     def __init__(
         self,
         *,
         epoch: _builtins.int = ...,
         sequence: _builtins.int = ...,
+        seen_unix_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epoch", b"epoch", "seen_unix_ms", b"seen_unix_ms", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -110,6 +110,7 @@ class SyncServiceServicer:
         Errors:
         * INVALID_ARGUMENT (OPERATION_INVALID): malformed operation id.
         * RESOURCE_EXHAUSTED (TOO_MANY_FILES): more than 500 files at once.
+        * UNAVAILABLE (BUSY): the rules of the datasite change all the time; send the same commit again.
         * Everything about one file is in its CommitResult.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -117,7 +118,8 @@ class SyncServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchChanges(self, request, context):
-        """WatchChanges streams what the caller may read, from a cursor on, and heartbeats every 10 s.
+        """WatchChanges streams what the caller may read, from a cursor on, and heartbeats every 10 s. A right that ends, by
+        a change of rules or groups or by the clock, is told as ACCESS_LOST within a second.
         Errors:
         * FAILED_PRECONDITION (CURSOR_EXPIRED): the cursor is of an older epoch; list once, then watch from the new one.
         """

@@ -48,10 +48,12 @@ class SyncServiceStub:
     Errors:
     * INVALID_ARGUMENT (OPERATION_INVALID): malformed operation id.
     * RESOURCE_EXHAUSTED (TOO_MANY_FILES): more than 500 files at once.
+    * UNAVAILABLE (BUSY): the rules of the datasite change all the time; send the same commit again.
     * Everything about one file is in its CommitResult.
     """
     WatchChanges: _grpc.UnaryStreamMultiCallable[_sync_service_pb2.WatchChangesRequest, _sync_service_pb2.WatchChangesResponse]
-    """WatchChanges streams what the caller may read, from a cursor on, and heartbeats every 10 s.
+    """WatchChanges streams what the caller may read, from a cursor on, and heartbeats every 10 s. A right that ends, by
+    a change of rules or groups or by the clock, is told as ACCESS_LOST within a second.
     Errors:
     * FAILED_PRECONDITION (CURSOR_EXPIRED): the cursor is of an older epoch; list once, then watch from the new one.
     """
@@ -114,10 +116,12 @@ class SyncServiceAsyncStub(SyncServiceStub):
     Errors:
     * INVALID_ARGUMENT (OPERATION_INVALID): malformed operation id.
     * RESOURCE_EXHAUSTED (TOO_MANY_FILES): more than 500 files at once.
+    * UNAVAILABLE (BUSY): the rules of the datasite change all the time; send the same commit again.
     * Everything about one file is in its CommitResult.
     """
     WatchChanges: _aio.UnaryStreamMultiCallable[_sync_service_pb2.WatchChangesRequest, _sync_service_pb2.WatchChangesResponse]  # type: ignore[assignment]
-    """WatchChanges streams what the caller may read, from a cursor on, and heartbeats every 10 s.
+    """WatchChanges streams what the caller may read, from a cursor on, and heartbeats every 10 s. A right that ends, by
+    a change of rules or groups or by the clock, is told as ACCESS_LOST within a second.
     Errors:
     * FAILED_PRECONDITION (CURSOR_EXPIRED): the cursor is of an older epoch; list once, then watch from the new one.
     """
@@ -189,6 +193,7 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * INVALID_ARGUMENT (OPERATION_INVALID): malformed operation id.
         * RESOURCE_EXHAUSTED (TOO_MANY_FILES): more than 500 files at once.
+        * UNAVAILABLE (BUSY): the rules of the datasite change all the time; send the same commit again.
         * Everything about one file is in its CommitResult.
         """
 
@@ -198,7 +203,8 @@ class SyncServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sync_service_pb2.WatchChangesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sync_service_pb2.WatchChangesResponse], _abc.AsyncIterator[_sync_service_pb2.WatchChangesResponse]]:
-        """WatchChanges streams what the caller may read, from a cursor on, and heartbeats every 10 s.
+        """WatchChanges streams what the caller may read, from a cursor on, and heartbeats every 10 s. A right that ends, by
+        a change of rules or groups or by the clock, is told as ACCESS_LOST within a second.
         Errors:
         * FAILED_PRECONDITION (CURSOR_EXPIRED): the cursor is of an older epoch; list once, then watch from the new one.
         """

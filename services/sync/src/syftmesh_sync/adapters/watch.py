@@ -8,7 +8,7 @@ from typing import Final
 
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import WrongState
-from syftmesh_kit.filelog import Change, FeedReader, FileLog, LogPosition, changes_since
+from syftmesh_kit.filelog import Change, FeedReader, FileLog, LogPosition, changes_since, next_turn
 
 MAX_BATCH: Final = 500
 _MAX_BATCH_BYTES: Final = 1024 * 1024
@@ -21,11 +21,13 @@ class Batch:
     Attributes:
         changes: In log order.
         position: Where a new stream goes on behind this batch.
+        seen_ms: Moment up to which what the clock takes has been told, Unix milliseconds.
         caught_up: Whether everything up to now has been sent.
     """
 
     changes: list[Change]
     position: LogPosition
+    seen_ms: int
     caught_up: bool
 
 
@@ -43,10 +45,19 @@ class Watch:
         self._clock = clock
         self._heartbeat_s = heartbeat_s
 
-    async def feed(self, reader: FeedReader, epoch: int, sequence: int) -> AsyncIterator[Batch]:
+    async def feed(
+        self, reader: FeedReader, epoch: int, sequence: int, seen_ms: int = 0
+    ) -> AsyncIterator[Batch]:
         """Iterate over the batches behind the cursor, for ever.
 
-        The rights of the reader are asked anew for each change, so a revocation binds with the next one.
+        The rights of the reader are asked anew for each change, so a revocation binds with the next one; what the
+        clock takes is told when its moment has come.
+
+        Args:
+            reader: Who reads.
+            epoch: The cursor's epoch, 0 with `sequence` 0 for everything live first.
+            sequence: The cursor's sequence.
+            seen_ms: The cursor's moment, 0 where it has none.
 
         Raises:
             WrongState: (CURSOR_EXPIRED) the cursor is of another epoch or ahead of the log, or too old to say
@@ -63,22 +74,33 @@ class Watch:
             )
         since, sent_s, first = sequence, self._clock.monotonic_s(), True
         while True:
-            changes, to = await changes_since(self._log, reader, since, self._clock.now_ms())
+            now_ms = self._clock.now_ms()
+            changes, to = await changes_since(self._log, reader, since, now_ms, seen_ms)
             if changes or first:
-                for batch in _batches(changes, since, to):
+                for batch in _batches(changes, since, to, seen_ms, now_ms):
                     yield batch
                 sent_s, first = self._clock.monotonic_s(), False
-            since = to.sequence
-            while True:
-                left_s = sent_s + self._heartbeat_s - self._clock.monotonic_s()
-                if left_s > 0 and await self._log.wait_for(since + 1, left_s):
-                    break
+            since, seen_ms = to.sequence, now_ms
+            while not await self._has_changed(reader, since, seen_ms, sent_s):
                 self._log.check()
-                yield Batch([], LogPosition(to.epoch, since), caught_up=True)
+                yield Batch([], LogPosition(to.epoch, since), seen_ms, caught_up=True)
                 sent_s = self._clock.monotonic_s()
 
+    async def _has_changed(self, reader: FeedReader, since: int, seen_ms: int, sent_s: float) -> bool:
+        """Wait for the log, or a moment at which the clock takes a right; False when a heartbeat is due first."""
+        while True:
+            left_s = sent_s + self._heartbeat_s - self._clock.monotonic_s()
+            turn_ms, now_ms = next_turn(self._log, reader, seen_ms), self._clock.now_ms()
+            if turn_ms is not None and turn_ms <= now_ms:
+                return True
+            if left_s <= 0:
+                return False
+            wait_s = left_s if turn_ms is None else min(left_s, (turn_ms - now_ms) / 1000)
+            if await self._log.wait_for(since + 1, wait_s):
+                return True
 
-def _batches(changes: list[Change], since: int, to: LogPosition) -> list[Batch]:
+
+def _batches(changes: list[Change], since: int, to: LogPosition, seen_ms: int, now_ms: int) -> list[Batch]:
     """Cut `changes` into batches; the cursor of each names a place behind which nothing of it comes again."""
     batches: list[Batch] = []
     part: list[Change] = []
@@ -89,7 +111,7 @@ def _batches(changes: list[Change], since: int, to: LogPosition) -> list[Batch]:
         if part and (len(part) == MAX_BATCH or size > _MAX_BATCH_BYTES):
             if change.sequence != part[-1].sequence:
                 safe = part[-1].sequence
-            batches.append(Batch(part, LogPosition(to.epoch, safe), caught_up=False))
+            batches.append(Batch(part, LogPosition(to.epoch, safe), seen_ms, caught_up=False))
             part, size = [], 0
         part.append(change)
-    return [*batches, Batch(part, to, caught_up=True)]
+    return [*batches, Batch(part, to, now_ms, caught_up=True)]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from syftmesh_core.errors import Conflict, InvalidInput, LimitExceeded, PermissionDenied
 from syftmesh_core.permission.engine import LIMIT_REASONS, Question, decide, level_for_write
 from syftmesh_core.permission.reader import ReaderKind, readers_of
+from syftmesh_core.permission.right import may_read
 from syftmesh_core.permission.ruleset import Level
 
-from syftmesh_sync.domain.access import may_read
 from syftmesh_sync.domain.candidate import Candidate, object_missing
 from syftmesh_sync.domain.ports import Entry, NewRecord, SiteView
 
@@ -39,8 +39,23 @@ def admit(candidate: Candidate, site: SiteView, requester: str, now_ms: int) -> 
     _check_place(candidate, site, current)
     if candidate.content is not None:
         _check_content(candidate, site, requester, now_ms)
-    expected = current.sequence if current else 0
-    return Admitted(candidate, NewRecord(candidate.path, candidate.signed, candidate.digest, expected))
+    new = NewRecord(
+        candidate.path,
+        candidate.signed,
+        candidate.digest,
+        expected_last=current.sequence if current else 0,
+        checked_at=site.rules_changed_at,
+        fence=site.fence if _is_judged(candidate, requester) else None,
+    )
+    return Admitted(candidate, new)
+
+
+def _is_judged(candidate: Candidate, requester: str) -> bool:
+    """Return whether rules or groups had a say: over others than the owner, and over content that is plain."""
+    content, path = candidate.content, candidate.path
+    if requester != path.site:
+        return True
+    return content is not None and not content.sealed and not path.is_policy_file
 
 
 def _check_right(
@@ -51,6 +66,8 @@ def _check_right(
     level = Level.WRITE if record.deleted else level_for_write(path, exists)
     if record.deleted and (needed := level_for_write(path, exists=True)) is not Level.WRITE:
         level = needed
+    if path.is_policy_file and requester == path.site and not candidate.signer_is_admin:
+        raise _no_admin_device(candidate)
     if level is None:
         if requester != path.site:
             raise _denied(candidate, "ownership")
@@ -73,13 +90,18 @@ def _check_right(
         )
     if not decision.allowed:
         raise _denied(candidate, decision.level.value)
-    if path.is_rules_file and not candidate.signer_is_admin:
-        raise PermissionDenied(
-            f"The rule file {path} has to be signed by an admin device; this device is none.",
-            reason="ADMIN_DEVICE_REQUIRED",
-            metadata={"path": candidate.text},
-            hint="Write it with the command line or SDK of a person's own profile.",
-        )
+    if path.is_policy_file and not candidate.signer_is_admin:
+        raise _no_admin_device(candidate)
+
+
+def _no_admin_device(candidate: Candidate) -> PermissionDenied:
+    kind = "groups file" if candidate.path.is_groups_file else "rule file"
+    return PermissionDenied(
+        f"The {kind} {candidate.path} has to be signed by an admin device; this device is none.",
+        reason="ADMIN_DEVICE_REQUIRED",
+        metadata={"path": candidate.text},
+        hint="Write it with the command line or SDK of a person's own profile.",
+    )
 
 
 def _denied(candidate: Candidate, needed: str) -> PermissionDenied:
@@ -120,7 +142,7 @@ def _check_content(candidate: Candidate, site: SiteView, requester: str, now_ms:
         may_read(site.tree, requester, entry.path, now_ms) for entry in site.named_by(content.object_id)
     ):
         raise object_missing(content)
-    if content.sealed or path.is_rules_file:
+    if content.sealed or path.is_policy_file:
         return
     if readers_of(site.tree, path, now_ms).kind is not ReaderKind.PUBLIC:
         raise InvalidInput(

@@ -8,8 +8,8 @@ from typing import Final
 
 from syftmesh_core.errors import InvalidInput, LimitExceeded, NotFound, PermissionDenied
 from syftmesh_core.path import MeshPath, check_creatable, parse_path
+from syftmesh_core.permission.group import parse_groups
 from syftmesh_core.permission.parse import parse_ruleset
-from syftmesh_core.permission.ruleset import RuleSet
 from syftmesh_core.quote import quoted
 from syftmesh_core.record import (
     ContentHeader,
@@ -40,7 +40,6 @@ class Candidate:
         digest: The record's digest.
         signer_is_admin: Whether the signing device may sign rules.
         was_put: Whether the content was put under the caller's operation.
-        rules: What the rule file says, for a rule file that is no tombstone.
     """
 
     signed: SignedRecord = field(repr=False)
@@ -50,7 +49,6 @@ class Candidate:
     digest: bytes = field(repr=False)
     signer_is_admin: bool
     was_put: bool
-    rules: RuleSet | None = field(repr=False)
 
     @property
     def text(self) -> str:
@@ -100,13 +98,14 @@ class Examine:
                 metadata={"device_id": caller.device_id},
             )
         verify_record(signed, device)
-        was_put, rules = False, None
+        was_put = False
         if content is not None:
             _check_sizes(content)
             was_put = await self._check_object(content, path, operation)
-            rules = await self._read_rules(content, path) if path.is_rules_file else None
+            if path.is_policy_file:
+                await self._check_policy(content, path)
         digest = record_digest(signed)
-        return Candidate(signed, record, content, path, digest, device.admin, was_put, rules)
+        return Candidate(signed, record, content, path, digest, device.admin, was_put)
 
     async def _check_object(
         self, content: ContentHeader, path: MeshPath, operation: Operation | None
@@ -123,11 +122,13 @@ class Examine:
             return await self._objects.proof_size(held.operation_id, content.object_id) == size
         return True
 
-    async def _read_rules(self, content: ContentHeader, path: MeshPath) -> RuleSet:
+    async def _check_policy(self, content: ContentHeader, path: MeshPath) -> None:
+        """Refuse a rule file or groups file that could not be read by everybody who has to."""
+        name = f"The {'groups' if path.is_groups_file else 'rule'} file {path}"
         if content.sealed or content.stored_size_bytes > MAX_RULES_BYTES:
             why = "it is sealed" if content.sealed else f"it is larger than {MAX_RULES_BYTES} bytes"
             raise InvalidInput(
-                f"The rule file {path} is refused: {why}.",
+                f"{name} is refused: {why}.",
                 reason="RULES_INVALID",
                 metadata={"path": str(path), "line": "1", "why": why},
             )
@@ -138,16 +139,17 @@ class Examine:
         if hashlib.sha256(data).hexdigest() != content.object_id:
             raise object_missing(content)
         try:
-            rules = parse_ruleset(data)
+            if path.is_groups_file:
+                self._rules.remember_groups(content.object_id, parse_groups(data).resolved)
+            else:
+                self._rules.remember(content.object_id, parse_ruleset(data))
         except InvalidInput as error:
             line, why = error.metadata.get("line", "1"), error.metadata.get("why", "")
             raise InvalidInput(
-                f"The rule file {path} is refused at line {line}: {why}. The rules before it stay active.",
+                f"{name} is refused at line {line}: {why}. What was there before it stays active.",
                 reason="RULES_INVALID",
                 metadata={"path": str(path), "line": line, "why": why},
             ) from error
-        self._rules.remember(content.object_id, rules)
-        return rules
 
 
 def object_missing(content: ContentHeader) -> InvalidInput:

@@ -22,16 +22,18 @@ from syftmesh_core.errors import (
 from syftmesh_core.parallel import in_parallel
 from syftmesh_core.path import MeshPath
 from syftmesh_core.permission.engine import find_deciding
+from syftmesh_core.permission.right import may_read
 from syftmesh_core.record import SignedRecord, parse_record
 
-from syftmesh_sync.domain.access import may_read
 from syftmesh_sync.domain.admission import Admitted, admit
 from syftmesh_sync.domain.candidate import Candidate, Examine
 from syftmesh_sync.domain.operation import Operation, Uploader, foreign_operation, parse_operation_id
-from syftmesh_sync.domain.ports import AT_ONCE, Entry, Ledger, Log, NewRecord, RecordWriter
+from syftmesh_sync.domain.ports import AT_ONCE, MAX_APPEND, Entry, Ledger, Log, NewRecord, RecordWriter
 
 MAX_FILES: Final = 500
 _VISIBLE_S: Final = 5.0
+_TRIES: Final = 16
+_PAUSE_S: Final = 0.02
 
 
 class Status(Enum):
@@ -91,7 +93,8 @@ class Commit:
             InvalidInput: OPERATION_INVALID.
             LimitExceeded: (TOO_MANY_FILES) more than 500 records.
             PermissionDenied: (PERMISSION_DENIED) the operation is another caller's.
-            Unavailable: Some record may or may not be stored; the same commit again finds out.
+            Unavailable: Some record may or may not be stored; the same commit again finds out. BUSY when rules or
+                groups changed again and again while a record was decided.
         """
         operation_id = parse_operation_id(operation_id)
         if len(records) > MAX_FILES:
@@ -138,7 +141,13 @@ class Commit:
 
 
 class _Turn:
-    """One datasite's part of a batch, in rounds: what depends on a record before it begins a new round."""
+    """One datasite's part of a batch, in rounds: what depends on a record before it begins a new round.
+
+    What is decided here is what the log holds: a record goes in only if its path is still where it was read, and,
+    where rules or groups had a say, only behind the policy fence that the decision was made at. Every change of
+    policy, by whichever replica, moves the fence in the same atomic batch; so there is no record in the log whose
+    right had ended before it, however far behind this replica is. What lost is decided again on the newer state.
+    """
 
     def __init__(
         self,
@@ -162,8 +171,8 @@ class _Turn:
     async def run(self, candidates: Sequence[tuple[int, Candidate]]) -> None:
         """Settle all `candidates`, in order."""
         for index, candidate in candidates:
-            alone = candidate.path.is_rules_file or self._is_counted(candidate)
-            if alone or self._touches_round(candidate):
+            alone = candidate.path.is_policy_file or self._is_counted(candidate)
+            if alone or len(self._round) == MAX_APPEND or self._touches_round(candidate):
                 await self._flush()
             if (admitted := self._admitted(index, candidate)) is not None:
                 self._add(index, candidate, admitted)
@@ -219,36 +228,39 @@ class _Turn:
         if not pending:
             return
         try:
-            sequences = await self._writer.append([new for _, _, new in pending])
+            appended = await self._writer.append([new for _, _, new in pending])
         except Conflict as lost:
             await self._catch_up(lost)
             for index, candidate, _ in pending:
                 await self._append_alone(index, candidate)
             return
-        for (index, candidate, _), sequence in zip(pending, sequences, strict=True):
+        for (index, candidate, _), sequence in zip(pending, appended.sequences, strict=True):
             self._results[index] = Outcome(candidate.text, Status.OK, sequence=sequence)
-        await self._see(max(sequences))
+        await self._see(appended.last)
 
     async def _append_alone(self, index: int, candidate: Candidate) -> None:
-        new = self._admitted(index, candidate)
-        if new is None:
+        """Decide and append one record, again while something it was decided on changes in between."""
+        for number in range(_TRIES):
+            new = self._admitted(index, candidate)
+            if new is None:
+                return
+            try:
+                (sequence,), last = await self._writer.append([new])
+            except Conflict as lost:
+                await self._catch_up(lost)
+                await asyncio.sleep(_PAUSE_S * number)
+                continue
+            self._results[index] = Outcome(candidate.text, Status.OK, sequence=sequence)
+            await self._see(last)
             return
-        try:
-            sequences = await self._writer.append([new])
-        except Conflict as lost:
-            await self._catch_up(lost)
-            current = self._readable(candidate, lost)
-            stale = Conflict(
-                f"{candidate.path} was changed in between: read it again, then decide.",
-                reason="STALE_PREVIOUS",
-            )
-            self._results[index] = outcome_of(candidate.text, stale, current)
-            return
-        self._results[index] = Outcome(candidate.text, Status.OK, sequence=sequences[0])
-        await self._see(sequences[0])
+        raise Unavailable(
+            "The rules of the datasite change all the time. Send the same commit again.",
+            reason="BUSY",
+            metadata={"path": candidate.text},
+        )
 
     async def _catch_up(self, lost: Conflict) -> None:
-        """Wait until the record that won is visible here."""
+        """Wait until what won is visible here."""
         actual = lost.metadata.get("actual", "")
         if actual.isdecimal():
             await self._log.wait_for(int(actual), _VISIBLE_S)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from syftmesh_core.identity.device import DevicePublic
 from syftmesh_core.path import MeshPath
 from syftmesh_core.permission.engine import RuleKey
+from syftmesh_core.permission.entry import Groups
 from syftmesh_core.permission.ruleset import RuleSet
 from syftmesh_core.permission.tree import RuleTree
 from syftmesh_core.record import ContentHeader, SignedRecord
@@ -17,6 +18,23 @@ from syftmesh_sync.domain.operation import Operation
 
 AT_ONCE: Final = 32
 """Waits on store, keys or log under way for one request."""
+
+MAX_APPEND: Final = 499
+"""Records appended at once: the bus takes 500 messages, and one may be needed for the policy fence."""
+
+
+class Place(Protocol):
+    """A place in the log."""
+
+    @property
+    def epoch(self) -> int:
+        """Counts rebuilds of the log."""
+        ...
+
+    @property
+    def sequence(self) -> int:
+        """Place within the epoch."""
+        ...
 
 
 class Entry(Protocol):
@@ -62,13 +80,28 @@ class Entry(Protocol):
         """The signed bytes."""
         ...
 
+    @property
+    def checked_at(self) -> Place | None:
+        """Place of the newest change of rules or groups when the write was decided, None where unknown."""
+        ...
+
 
 class SiteView(Protocol):
     """The index of one datasite; `syftmesh_kit.filelog.SiteIndex` is it."""
 
     @property
     def tree(self) -> RuleTree:
-        """The rules of now."""
+        """Rules and groups of now."""
+        ...
+
+    @property
+    def rules_changed_at(self) -> int:
+        """Sequence of the newest change of rules or groups, 0 when there was none."""
+        ...
+
+    @property
+    def fence(self) -> int:
+        """Sequence of the newest policy fence, 0 when there is none."""
         ...
 
     def find(self, path: str) -> Entry | None:
@@ -121,22 +154,34 @@ class NewRecord:
         signed: The signed bytes.
         digest: The record's digest, which makes appending it twice one and the same.
         expected_last: Sequence of the path's newest record, 0 when there is none.
+        checked_at: Sequence of the newest change of rules or groups that the record was checked at.
+        fence: Policy fence that must still be the newest one; None where rules and groups had no say.
     """
 
     path: MeshPath
     signed: SignedRecord = field(repr=False)
     digest: bytes = field(repr=False)
     expected_last: int
+    checked_at: int
+    fence: int | None
+
+
+class Appended(NamedTuple):
+    """What was appended: the sequence of each record, and that of the last message of all."""
+
+    sequences: list[int]
+    last: int
 
 
 class RecordWriter(Protocol):
     """Appends to the file log."""
 
-    async def append(self, records: Sequence[NewRecord]) -> list[int]:
-        """Append all `records` or none, durably, and return their sequences.
+    async def append(self, records: Sequence[NewRecord]) -> Appended:
+        """Append all `records`, of one datasite, or none, durably.
 
         Raises:
-            Conflict: One expectation does not hold; metadata ``actual`` has the newest sequence where known.
+            Conflict: A path or the policy was changed since; metadata ``actual`` has the newest sequence where
+                known.
             Unavailable: It is not known whether they are stored; appending them again is safe.
         """
         ...
@@ -151,10 +196,14 @@ class DeviceKeys(Protocol):
 
 
 class RuleMemory(Protocol):
-    """Remembers the rules of a rule file's object, so that the read model need not fetch them again."""
+    """Remembers what an object says, so that the read model need not fetch it again."""
 
     def remember(self, object_id: str, rules: RuleSet) -> None:
         """Keep `rules`, which the object `object_id` (hex) says."""
+        ...
+
+    def remember_groups(self, object_id: str, groups: Groups) -> None:
+        """Keep `groups`, which the object `object_id` (hex) says."""
         ...
 
 

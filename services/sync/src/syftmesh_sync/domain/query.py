@@ -12,8 +12,8 @@ from typing import Final
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import InvalidInput, LimitExceeded, MeshError
 from syftmesh_core.path import parse_path
+from syftmesh_core.permission.right import may_read
 
-from syftmesh_sync.domain.access import may_read
 from syftmesh_sync.domain.ports import Entry, Grant, Log, Objects
 
 MAX_STAT: Final = 500

@@ -9,10 +9,10 @@ from typing import Final
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import InvalidInput, LimitExceeded, PermissionDenied
 from syftmesh_core.parallel import in_parallel
+from syftmesh_core.permission.right import may_read, may_write_somewhere
 from syftmesh_core.principal import normalise_principal
 from syftmesh_core.sealed_container import MAX_BLOB_BYTES
 
-from syftmesh_sync.domain.access import may_read, may_write_somewhere
 from syftmesh_sync.domain.operation import (
     Holding,
     Operation,
@@ -82,7 +82,7 @@ class OpenUpload:
         operation_id, site = parse_operation_id(operation_id), normalise_principal(site)
         _check(specs)
         self._log.check()
-        if not may_write_somewhere(self._log.site(site).tree, caller.principal):
+        if not may_write_somewhere(self._log.site(site).tree, caller.principal, self._clock.now_ms()):
             raise PermissionDenied(f"You have no right to add files to {site}.", metadata={"site": site})
         known = await self._ledger.find(operation_id) or Operation(operation_id, caller, site)
         if (known.owner, known.site) != (caller, site):
