@@ -27,7 +27,8 @@ with warnings.catch_warnings():
 GLOBAL = {"--json", "--profile", "--server", "--state", "--yes", "--verbose"}
 BUILT = """
 login logout whoami profiles ls stat cat cp rm doctor
-site:init,ls,show site.token:create,ls,revoke acl:check,explain,show keys:show,verify,devices rpc:call,result
+site:init,ls,show site.token:create,ls,revoke keys:show,verify,devices rpc:call,result
+acl:check,explain,show,set,readers group:create,ls,show,add,remove,rm
 dataset:create,ls,show,rm audit:verify,query,export admin.user:revoke,reinstate,ls admin.keys:rotate
 job:submit,run-mock,ls,show,wait,logs,cancel,results,code,approve,reject,release,withhold
 fl:run,aggregate,ls,show,watch,cancel,results,serve,approve,code,deny,leave,revoke

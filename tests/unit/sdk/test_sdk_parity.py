@@ -6,15 +6,25 @@ import inspect
 from typing import Any
 
 import pytest
-from syftmesh import async_client, blocking_data, blocking_job, blocking_run, blocking_site, client
+from syftmesh import (
+    async_client,
+    blocking_data,
+    blocking_job,
+    blocking_rule,
+    blocking_run,
+    blocking_site,
+    client,
+)
 from syftmesh.dataset import AsyncDatasets, AsyncMock
 from syftmesh.file import AsyncFiles
+from syftmesh.group import AsyncGroups
 from syftmesh.job import AsyncJob
 from syftmesh.job_desk import AsyncJobs
 from syftmesh.key import AsyncKeys
 from syftmesh.permission import AsyncPermissions
 from syftmesh.result import AsyncResults
 from syftmesh.rpc import AsyncRpc
+from syftmesh.rule_desk import AsyncRuleDesk
 from syftmesh.run import AsyncRun
 from syftmesh.run_desk import AsyncFederated
 from syftmesh.site import AsyncSite
@@ -28,6 +38,8 @@ PAIRS = [
     (AsyncDatasets, blocking_data.Datasets, set()),
     (AsyncFiles, blocking_data.Files, set()),
     (AsyncPermissions, blocking_data.Permissions, set()),
+    (AsyncRuleDesk, blocking_rule.RuleDesk, set()),
+    (AsyncGroups, blocking_rule.Groups, set()),
     (AsyncRpc, blocking_data.Rpc, set()),
     (AsyncKeys, blocking_data.Keys, set()),
     (AsyncResults, blocking_job.Results, set()),

@@ -15,6 +15,7 @@ from syftmesh_core.errors import WrongState
 
 from syftmesh.dataset import AsyncDatasets
 from syftmesh.file import AsyncFiles
+from syftmesh.group import AsyncGroups
 from syftmesh.job_desk import AsyncJobs
 from syftmesh.key import AsyncKeys
 from syftmesh.permission import AsyncPermissions
@@ -23,7 +24,7 @@ from syftmesh.run_desk import AsyncFederated
 from syftmesh.site import AsyncSite
 from syftmesh.submission import CALLS_FILE, SubmissionLog
 
-_PARTS: Final = frozenset({"datasets", "jobs", "fl", "files", "permissions", "rpc", "keys", "site"})
+_PARTS: Final = frozenset({"datasets", "jobs", "fl", "files", "permissions", "groups", "rpc", "keys", "site"})
 
 
 class AsyncClient:
@@ -45,6 +46,8 @@ class AsyncClient:
     """Files of datasites."""
     permissions: AsyncPermissions
     """Who may do what."""
+    groups: AsyncGroups
+    """Groups of the own datasite."""
     rpc: AsyncRpc
     """Calls to apps."""
     keys: AsyncKeys
@@ -99,6 +102,7 @@ class AsyncClient:
         self.fl = AsyncFederated(node, self._profile.folder, self._server)
         self.files = AsyncFiles(node)
         self.permissions = AsyncPermissions(node)
+        self.groups = AsyncGroups(node)
         self.rpc = AsyncRpc(node, SubmissionLog(self._profile.folder, CALLS_FILE))
         self.keys = AsyncKeys(node)
         self.site = AsyncSite(node, self._state, self.datasets)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from syftmesh_client.files import Change, FileEntryView
 from syftmesh_core.record import FileRecord
 
+from syftmesh.blocking_rule import RuleDesk
 from syftmesh.card import DatasetCard
 from syftmesh.dataset import AsyncDataset, AsyncDatasets, AsyncMock
 from syftmesh.file import AsyncFiles
@@ -116,10 +117,11 @@ class Files:
         return self._portal.iterate(self._files.watch(prefixes))
 
 
-class Permissions:
-    """Asks the permission service."""
+class Permissions(RuleDesk):
+    """Asks the permission service, and changes rules."""
 
     def __init__(self, portal: Portal, permissions: AsyncPermissions) -> None:
+        super().__init__(portal, permissions)
         self._portal = portal
         self._permissions = permissions
 

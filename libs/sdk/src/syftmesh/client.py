@@ -10,6 +10,7 @@ from syftmesh_client.traffic import Traffic
 from syftmesh.async_client import AsyncClient
 from syftmesh.blocking_data import Datasets, Files, Keys, Permissions, Rpc
 from syftmesh.blocking_job import Jobs
+from syftmesh.blocking_rule import Groups
 from syftmesh.blocking_run import Federated
 from syftmesh.blocking_site import Site
 from syftmesh.portal import Portal
@@ -24,6 +25,7 @@ class Client:
         fl: Federated runs that one starts.
         files: Files of datasites.
         permissions: Who may do what.
+        groups: Groups of the own datasite.
         rpc: Calls to apps.
         keys: Own keys and those of others.
         site: The own site on this machine.
@@ -37,6 +39,7 @@ class Client:
         self.fl = Federated(portal, client.fl)
         self.files = Files(portal, client.files)
         self.permissions = Permissions(portal, client.permissions)
+        self.groups = Groups(portal, client.groups)
         self.rpc = Rpc(portal, client.rpc)
         self.keys = Keys(portal, client.keys)
         self.site = Site(portal, client.site)

@@ -16,6 +16,8 @@ from syftmesh_core.errors import InvalidInput, Unavailable
 from syftmesh_core.permission.reader import ReaderKind
 from syftmesh_core.quote import quoted
 
+from syftmesh.rule_desk import AsyncRuleDesk
+
 LEVELS: Final = {
     "read": pb.LEVEL_READ,
     "create": pb.LEVEL_CREATE,
@@ -113,10 +115,11 @@ class Readers:
     token: dict[str, int]
 
 
-class AsyncPermissions:
-    """Asks the permission service."""
+class AsyncPermissions(AsyncRuleDesk):
+    """Asks the permission service, and changes rules."""
 
     def __init__(self, node: Node) -> None:
+        super().__init__(node)
         self._node = node
 
     async def check(

@@ -1,4 +1,4 @@
-"""Verbs of rights: acl check, explain, show."""
+"""Verbs of rights: acl check, explain, show, readers; acl set has a module of its own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from syftmesh_core.errors import InvalidInput, NotFound
 from syftmesh_core.path import RULES_FILE, parse_path
 from syftmesh_core.quote import quoted
 
+from syftmesh.cli import acl_set
 from syftmesh.cli.file import MeshPath
 from syftmesh.cli.frame import Frame, group, verb
 from syftmesh.cli.output import Block, Fields
@@ -39,6 +40,10 @@ def register(app: typer.Typer) -> typer.Typer:
         explain
     )
     verb(acl, "show", example="syftmesh acl show alice@hospital.example/public")(show)
+    verb(acl, "readers", example="syftmesh acl readers alice@hospital.example/reports/may.csv --json")(
+        readers
+    )
+    acl_set.register(acl)
     return acl
 
 
@@ -90,6 +95,21 @@ def show(frame: Frame, path: MeshPath) -> None:
         )
     blocks = [Block(f"# {item['path']}\n{item['content']}") for item in items]
     frame.emit({"items": items}, *blocks)
+
+
+def readers(frame: Frame, path: MeshPath, at: At = None) -> None:
+    """Show who can read a path, as far as you may know it: a closed set of people, or more than those named."""
+    moment_asked = None if at is None else moment(at, frame.surroundings.clock)
+    with frame.client() as client:
+        found = client.permissions.readers(path, at=moment_asked)
+    document = {
+        "path": found.path,
+        "kind": str(found.kind),
+        "principals": list(found.principals),
+        "why": found.why,
+        "token": found.token,
+    }
+    frame.emit(document, Fields([(name, document[name]) for name in ("kind", "principals", "why")]))
 
 
 def decision_document(decision: Decision) -> dict[str, object]:

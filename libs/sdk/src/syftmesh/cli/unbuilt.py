@@ -12,7 +12,6 @@ from syftmesh.cli.frame import Frame, group, verb
 
 _SYNC: Final = "a folder of this machine that follows the mesh"
 _VERSIONS: Final = "older versions of files"
-_GROUPS: Final = "groups of people"
 _APPS: Final = "apps that the program installs and runs"
 _FEDERATED: Final = "federated learning on mock data, and runs that go on from a checkpoint"
 _ADMIN: Final = "the administration of a hub"
@@ -32,7 +31,6 @@ MISSING: Final[Mapping[str, str]] = {
         for name in ("status", "watch", "pause", "resume", "follow", "unfollow", "follows")
     },
     **{f"sync {name}": _SYNC for name in ("conflicts", "resolve")},
-    **{f"group {name}": _GROUPS for name in ("create", "ls", "show", "add", "remove")},
     **{f"app {name}": _APPS for name in ("init", "run", "install", "ls", "logs", "stop", "rm")},
     **{f"policy {name}": "rules that approve jobs by themselves" for name in ("show", "set", "test")},
     **{f"fl {name}": _FEDERATED for name in ("simulate", "resume")},
@@ -46,8 +44,6 @@ MISSING: Final[Mapping[str, str]] = {
     "job revoke": "taking a release back",
     "dataset update": _RDS,
     **{f"site {name}": _SITES for name in ("join", "start", "rename", "pause", "delete")},
-    "acl set": "changing rule files by the program; write the file with syftmesh cp",
-    "acl readers": "the list of all readers of a path",
     "rpc apps": "the directory of apps",
     "rpc schema": "the directory of apps",
     **{f"rpc dead {name}": "the list of calls that failed for good" for name in ("ls", "show", "retry")},
@@ -56,7 +52,6 @@ MISSING: Final[Mapping[str, str]] = {
 
 _GROUP_HELP: Final[Mapping[str, str]] = {
     "sync": "Folders that follow the mesh (not built).",
-    "group": "Groups of people (not built).",
     "app": "Apps of a site (not built).",
     "policy": "Rules that approve by themselves (not built).",
     "privacy": "The budget ledger (not built).",

@@ -1,0 +1,8 @@
+"""What tests share lies in modules beside them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # `--import-mode=importlib` leaves the folder out
