@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mesh.identity.v1 import identity_pb2 as pb
 from mesh.identity.v1 import identity_service_pb2 as rpc
-from mesh.identity.v1 import identity_service_pb2_grpc as api
-from prometheus_client import CollectorRegistry
-from syftmesh_client.login import local_relogin, login_local, redeem_join_token
+from syftmesh_client.login import local_relogin, redeem_join_token
 from syftmesh_client.session import HubSession
 from syftmesh_client.token_file import StoredTokens, TokenFile
 from syftmesh_client.token_source import TokenSource
-from syftmesh_core.clock import SystemClock, uuid7
+from syftmesh_core.clock import SystemClock
 from syftmesh_core.errors import (
     AlreadyExists,
     InvalidInput,
@@ -32,114 +28,23 @@ from syftmesh_core.errors import (
     Unauthenticated,
     WrongState,
 )
-from syftmesh_identity.app import build
-from syftmesh_identity.settings import IdentitySettings
-from syftmesh_kit.bus import Bus
-from syftmesh_kit.channel import open_channel
-from syftmesh_kit.interceptor import ServerInterceptor
-from syftmesh_kit.interceptor.metric import RpcMetrics
-from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
-from syftmesh_kit.native import NatsAddress, NatsServer
-from syftmesh_kit.server import ServiceHost
-from syftmesh_kit.token import TokenIssuer, TokenVerifier
+from syftmesh_kit.token import TokenIssuer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from identity_hub import (
+    ADMIN,
+    ALICE,
+    BOB,
+    CLOCK,
+    is_revoked,
+    nats_server,
+    refusal,
+    running,
+    serving,
+    until,
+)
 
 pytestmark = pytest.mark.integration
-
-ALICE, BOB, ADMIN = "alice@x.example", "bob@y.example", "admin@hub.example"
-CLOCK = SystemClock()
-
-
-@dataclass
-class Hub:
-    address: str
-    nats: NatsAddress
-    state: Path
-    bus: Bus
-
-    @property
-    def local_token(self) -> str:
-        return (self.state / "local.token").read_text().strip()
-
-    async def login(
-        self, principal: str = ALICE, label: str = "profile", device_id: str = ""
-    ) -> StoredTokens:
-        return await login_local(
-            self.address,
-            local_token=self.local_token,
-            principal=principal,
-            device_id=device_id or uuid7(CLOCK),
-            label=label,
-        )
-
-    @asynccontextmanager
-    async def client(self, token: str = "") -> AsyncIterator[Any]:
-        async def provide() -> str:
-            return token
-
-        channel = open_channel(self.address, token_provider=provide)
-        try:
-            yield api.IdentityServiceStub(channel)
-        finally:
-            await channel.close()
-
-
-@asynccontextmanager
-async def nats_server(state: Path) -> AsyncIterator[NatsAddress]:
-    server = NatsServer(state / "nats")
-    async with asyncio.TaskGroup() as tasks:
-        address = await server.start(tasks)
-        try:
-            yield address
-        finally:
-            await server.stop()
-
-
-@asynccontextmanager
-async def serving(
-    nats: NatsAddress, state: Path, *, address: str = "127.0.0.1:0", **settings: Any
-) -> AsyncIterator[Hub]:
-    bus = await Bus.connect(nats.url, name="identity", user=nats.user, password=nats.password)
-    values = {"signing_key_file": state / "signing.pem", "local_token_file": state / "local.token"}
-    module = await build(IdentitySettings(**{**values, **settings}), bus=bus, clock=CLOCK)
-    keys = KeySetWatcher(bus)
-    verifier = TokenVerifier(keys, "embedded", CLOCK)
-    revocations = RevocationWatcher(bus, verifier)
-    interceptor = ServerInterceptor(
-        verifier=verifier, metrics=RpcMetrics(CollectorRegistry()), public_methods=module.public_methods
-    )
-    host = ServiceHost([module], interceptor=interceptor, address=address, check_interval_s=0.2)
-    async with asyncio.TaskGroup() as tasks:
-        followers = [tasks.create_task(keys.run()), tasks.create_task(revocations.run())]
-        async with host.running() as bound:
-            await host.wait_ready()
-            await _until(lambda: keys.ready())
-            yield Hub(bound, nats, state, bus)
-        for follower in followers:
-            follower.cancel()
-    await bus.close()
-
-
-async def _until(check: Any, timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while True:
-            try:
-                await check()
-            except MeshError:
-                await asyncio.sleep(0.02)
-            else:
-                return
-
-
-@asynccontextmanager
-async def running(state: Path, **settings: Any) -> AsyncIterator[Hub]:
-    async with nats_server(state) as nats, serving(nats, state, **settings) as hub:
-        yield hub
-
-
-async def _reason(call: Any, kind: type[MeshError]) -> str:
-    with pytest.raises(kind) as caught:
-        await call
-    return caught.value.reason
 
 
 async def test_login_whoami_refresh_and_reuse(tmp_path):
@@ -153,22 +58,12 @@ async def test_login_whoami_refresh_and_reuse(tmp_path):
             fresh = (await stub.Refresh(rpc.RefreshRequest(refresh_token=tokens.refresh_token))).tokens
             newest = (await stub.Refresh(rpc.RefreshRequest(refresh_token=fresh.refresh_token))).tokens
             again = stub.Refresh(rpc.RefreshRequest(refresh_token=tokens.refresh_token))
-            assert await _reason(again, Unauthenticated) == "REFRESH_REUSED"
+            assert await refusal(again, Unauthenticated) == "REFRESH_REUSED"
             dead = stub.Refresh(rpc.RefreshRequest(refresh_token=newest.refresh_token))
-            assert await _reason(dead, Unauthenticated) == "REFRESH_INVALID"
+            assert await refusal(dead, Unauthenticated) == "REFRESH_INVALID"
             for token in (tokens.access_token, fresh.access_token, newest.access_token):
                 async with hub.client(token) as late:
-                    await _until(lambda late=late: _is_revoked(late))
-
-
-async def _is_revoked(stub: Any) -> None:
-    """Return once the token is refused; a MeshError (try again) until then."""
-    try:
-        await stub.WhoAmI(rpc.WhoAmIRequest())
-    except Unauthenticated as error:
-        if error.reason == "TOKEN_REVOKED":
-            return
-    raise WrongState("still accepted")
+                    await until(lambda late=late: is_revoked(late))
 
 
 async def test_calls_without_a_token_that_holds_are_refused(tmp_path):
@@ -198,7 +93,7 @@ async def test_calls_without_a_token_that_holds_are_refused(tmp_path):
                     stub.Logout(rpc.LogoutRequest()),
                     stub.RevokePrincipal(rpc.RevokePrincipalRequest()),
                 ):
-                    assert await _reason(call, Unauthenticated) == reason
+                    assert await refusal(call, Unauthenticated) == reason
 
 
 async def test_an_expired_token_is_refused(tmp_path):
@@ -212,7 +107,7 @@ async def test_an_expired_token_is_refused(tmp_path):
         key = load_or_create(tmp_path / "signing.pem")
         old, _ = TokenIssuer(key.key, key.kid, "embedded", Past()).issue(ALICE, "dev-1")
         async with hub.client(old) as stub:
-            assert await _reason(stub.WhoAmI(rpc.WhoAmIRequest()), Unauthenticated) == "TOKEN_EXPIRED"
+            assert await refusal(stub.WhoAmI(rpc.WhoAmIRequest()), Unauthenticated) == "TOKEN_EXPIRED"
 
 
 async def test_bad_logins_are_refused_with_their_reasons(tmp_path):
@@ -228,17 +123,17 @@ async def test_bad_logins_are_refused_with_their_reasons(tmp_path):
             }
             return stub.LoginLocal(rpc.LoginLocalRequest(**{**values, **changes}))
 
-        assert await _reason(login(local_token="x" * 43), Unauthenticated) == "LOCAL_TOKEN_INVALID"
-        assert await _reason(login(principal="alice"), InvalidInput) == "PRINCIPAL_INVALID"
-        assert await _reason(login(device_id="a b"), InvalidInput) == "DEVICE_INVALID"
-        assert await _reason(login(device_id="dev-bob"), AlreadyExists) == "DEVICE_OF_ANOTHER"
+        assert await refusal(login(local_token="x" * 43), Unauthenticated) == "LOCAL_TOKEN_INVALID"
+        assert await refusal(login(principal="alice"), InvalidInput) == "PRINCIPAL_INVALID"
+        assert await refusal(login(device_id="a b"), InvalidInput) == "DEVICE_INVALID"
+        assert await refusal(login(device_id="dev-bob"), AlreadyExists) == "DEVICE_OF_ANOTHER"
         await login()
 
 
 async def test_without_a_local_token_file_there_is_no_local_login(tmp_path):
     async with running(tmp_path, local_token_file=None) as hub, hub.client() as stub:
         call = stub.LoginLocal(rpc.LoginLocalRequest(local_token="", principal=ALICE, device_id="dev-1"))
-        assert await _reason(call, WrongState) == "LOCAL_LOGIN_DISABLED"
+        assert await refusal(call, WrongState) == "LOCAL_LOGIN_DISABLED"
         assert not (tmp_path / "local.token").exists()
 
 
@@ -247,14 +142,14 @@ async def test_a_revoked_device_is_refused_at_once_and_for_ever(tmp_path):
         mine, other = await hub.login(device_id="dev-1"), await hub.login(device_id="dev-2")
         async with hub.client(mine.access_token) as stub, hub.client(other.access_token) as late:
             unknown = stub.RevokeDevice(rpc.RevokeDeviceRequest(device_id="dev-9"))
-            assert await _reason(unknown, NotFound) == "DEVICE_UNKNOWN"
+            assert await refusal(unknown, NotFound) == "DEVICE_UNKNOWN"
             await stub.RevokeDevice(rpc.RevokeDeviceRequest(device_id="dev-2"))
             await stub.RevokeDevice(rpc.RevokeDeviceRequest(device_id="dev-2"))
-            await _until(lambda: _is_revoked(late))
+            await until(lambda: is_revoked(late))
             devices = (await stub.ListDevices(rpc.ListDevicesRequest())).devices
             assert [(d.device_id, d.revoked) for d in devices] == [("dev-1", False), ("dev-2", True)]
             again = stub.Refresh(rpc.RefreshRequest(refresh_token=other.refresh_token))
-            assert await _reason(again, Unauthenticated) == "REFRESH_INVALID"
+            assert await refusal(again, Unauthenticated) == "REFRESH_INVALID"
         with pytest.raises(PermissionDenied) as caught:
             await hub.login(device_id="dev-2")
         assert caught.value.reason == "DEVICE_REVOKED"
@@ -266,7 +161,7 @@ async def test_join_tokens_make_sites(tmp_path):
         async with hub.client(alice.access_token) as stub, hub.client(admin.access_token) as boss:
             assert list((await stub.ListSites(rpc.ListSitesRequest())).sites) == []
             denied = stub.CreateJoinToken(rpc.CreateJoinTokenRequest(principal=BOB, label="agent"))
-            assert await _reason(denied, PermissionDenied) == "PERMISSION_DENIED"
+            assert await refusal(denied, PermissionDenied) == "PERMISSION_DENIED"
             made = await boss.CreateJoinToken(rpc.CreateJoinTokenRequest(principal=BOB, label="agent"))
             assert made.join_token.state == pb.JOIN_TOKEN_STATE_OPEN
             joining = [
@@ -305,11 +200,11 @@ async def test_join_tokens_are_taken_back_and_listed_in_pages(tmp_path):
             assert rest.join_tokens[0].state == pb.JOIN_TOKEN_STATE_REVOKED
             assert rest.next_page_token == ""
             late = redeem_join_token(hub.address, secret=made[0].secret, principal=ALICE, device_id="dev-9")
-            assert await _reason(late, Unauthenticated) == "JOIN_TOKEN_INVALID"
+            assert await refusal(late, Unauthenticated) == "JOIN_TOKEN_INVALID"
             unknown = stub.RevokeJoinToken(rpc.RevokeJoinTokenRequest(token_id="none"))
-            assert await _reason(unknown, NotFound) == "JOIN_TOKEN_UNKNOWN"
+            assert await refusal(unknown, NotFound) == "JOIN_TOKEN_UNKNOWN"
             for request in (rpc.ListSitesRequest(page_size=-1), rpc.ListSitesRequest(page_token="x")):
-                assert await _reason(stub.ListSites(request), InvalidInput) == "PAGE_INVALID"
+                assert await refusal(stub.ListSites(request), InvalidInput) == "PAGE_INVALID"
 
 
 async def test_logout_ends_the_login(tmp_path):
@@ -317,10 +212,10 @@ async def test_logout_ends_the_login(tmp_path):
         tokens = await hub.login()
         async with hub.client(tokens.access_token) as stub:
             await stub.Logout(rpc.LogoutRequest(refresh_token=tokens.refresh_token))
-            await _until(lambda: _is_revoked(stub))
+            await until(lambda: is_revoked(stub))
         async with hub.client() as stub:
             again = stub.Refresh(rpc.RefreshRequest(refresh_token=tokens.refresh_token))
-            assert await _reason(again, Unauthenticated) == "REFRESH_INVALID"
+            assert await refusal(again, Unauthenticated) == "REFRESH_INVALID"
 
 
 async def test_whoever_ends_its_own_token_is_told_that_it_worked(tmp_path):
@@ -332,7 +227,7 @@ async def test_whoever_ends_its_own_token_is_told_that_it_worked(tmp_path):
                     await stub.RevokeDevice(rpc.RevokeDeviceRequest(device_id=f"dev-{number}"))
                 else:
                     await stub.Logout(rpc.LogoutRequest(refresh_token=tokens.refresh_token))
-                await _until(lambda stub=stub: _is_revoked(stub))
+                await until(lambda stub=stub: is_revoked(stub))
 
 
 async def test_the_key_set_verifies_the_tokens_without_us(tmp_path):
