@@ -66,6 +66,22 @@ def test_toml_and_json_say_the_same(tmp_path: Path) -> None:
     assert plain.provider == Provider("sso", "https://sso.example", "hub", SECRET)
 
 
+def test_a_client_secret_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
+    own = written(tmp_path, f"{SECRET}\n", "sso.secret")
+    entry = {**ENTRY, "client_secret": "", "client_secret_file": str(own)}
+    (found,) = read_providers(written(tmp_path, {"providers": [entry]}))
+    assert found.provider.client_secret == SECRET
+    assert (
+        "one of both"
+        in refused(written(tmp_path, {"providers": [{**entry, "client_secret": SECRET}]})).message
+    )
+    own.chmod(0o644)
+    with pytest.raises(WrongState):
+        read_providers(written(tmp_path, {"providers": [entry]}))
+    own.unlink()
+    assert "one of both" in refused(written(tmp_path, {"providers": [entry]})).message
+
+
 def test_each_provider_is_asked_by_a_client_of_its_own(tmp_path: Path) -> None:
     path = written(tmp_path, {"providers": [ENTRY, {**ENTRY, "name": "other"}]})
     assert sorted(provider_clients(read_providers(path), FakeClock())) == ["other", "sso"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -20,7 +21,7 @@ from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from syftmesh_core.errors import MeshError, Unauthenticated, Unavailable
 from syftmesh_identity.adapters.id_token import LEEWAY_S, TokenHeader, header_of
-from syftmesh_identity.adapters.oidc import OidcProvider
+from syftmesh_identity.adapters.oidc import PAUSE_S, OidcProvider
 from syftmesh_identity.adapters.provider_http import MAX_BYTES, ProviderHttp
 from syftmesh_identity.adapters.provider_key import REFETCH_S, public_keys
 from syftmesh_identity.domain.provider import PollState, Provider
@@ -186,6 +187,17 @@ async def test_documents_and_keys_are_asked_once_an_hour(sso: Sso) -> None:
     sso.clock.advance(3600)
     await sso.client.poll("device-code")
     assert (sso.count(WELL_KNOWN), sso.count("/keys")) == (2, 2)
+
+
+async def test_many_that_wait_for_a_provider_that_is_away_fail_with_the_first(sso: Sso) -> None:
+    document = sso.answers[WELL_KNOWN]
+    sso.answers[WELL_KNOWN] = httpx.ReadTimeout("slow")
+    found = await asyncio.gather(*(sso.client.authorize() for _ in range(20)), return_exceptions=True)
+    assert all(isinstance(item, Unavailable) and item.reason == "PROVIDER_AWAY" for item in found)
+    assert sso.count(WELL_KNOWN) == 1
+    sso.answers[WELL_KNOWN] = document
+    sso.clock.advance(PAUSE_S)
+    await sso.client.authorize()
 
 
 async def test_a_new_key_is_found_by_one_more_look(sso: Sso) -> None:

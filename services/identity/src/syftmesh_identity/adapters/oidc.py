@@ -7,12 +7,13 @@ secret, else a public one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from syftmesh_core.clock import Clock
+from syftmesh_core.errors import Unavailable
 
 from syftmesh_identity.adapters.id_token import header_of, invalid, verify
 from syftmesh_identity.adapters.provider_http import ProviderAnswer, ProviderHttp
@@ -30,8 +31,12 @@ from syftmesh_identity.domain.provider import (
 WELL_KNOWN: Final = "/.well-known/openid-configuration"
 GRANT: Final = "urn:ietf:params:oauth:grant-type:device_code"
 DISCOVERY_AGE_S: Final = 3600.0
-POLL_S: Final = 20.0
-"""Longest that one poll may last, in seconds, with all that it may have to fetch; shorter than a device waits."""
+PAUSE_S: Final = 2.0
+"""Seconds for which a provider without a discovery document is not asked for it again: those who wait for an answer
+fail with the first, and not one after the other."""
+
+WHOLE_S: Final = 20.0
+"""Longest that one use of a provider may last, in seconds, with all that is fetched for it; a device waits longer."""
 
 LONGEST_LOGIN_S: Final = 1800
 _MAX_DEVICE_CODE_CHARACTERS: Final = 8192
@@ -46,6 +51,8 @@ _STATES: Final[Mapping[str, PollState]] = {
     "invalid_grant": PollState.ENDED,
     "invalid_request": PollState.ENDED,
 }
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,7 @@ class OidcProvider(ProviderClient):
         self._lock = asyncio.Lock()
         self._endpoints: Endpoints | None = None
         self._discovered_s = 0.0
+        self._paused_until_s = 0.0
 
     @property
     def provider(self) -> Provider:
@@ -83,6 +91,20 @@ class OidcProvider(ProviderClient):
 
     async def authorize(self) -> DeviceAuthorization:
         """Return a new code for a person to confirm; raises as `ProviderClient.authorize`."""
+        return await self._in_time(self._authorize())
+
+    async def poll(self, device_code: str) -> PollAnswer:
+        """Return how far the login is; raises as `ProviderClient.poll`."""
+        return await self._in_time(self._poll(device_code))
+
+    async def _in_time(self, use: Coroutine[Any, Any, Answer]) -> Answer:
+        try:
+            async with asyncio.timeout(WHOLE_S):
+                return await use
+        except TimeoutError as error:
+            raise self._http.away("it takes too long") from error
+
+    async def _authorize(self) -> DeviceAuthorization:
         endpoints = await self._discover()
         form = {"client_id": self._provider.client_id, "scope": " ".join(self._provider.scopes)}
         answer = await self._post(endpoints.device_authorization, form, endpoints)
@@ -92,14 +114,6 @@ class OidcProvider(ProviderClient):
         if found is None:
             raise self._http.away("its device authorization is not as RFC 8628 says")
         return found
-
-    async def poll(self, device_code: str) -> PollAnswer:
-        """Return how far the login is; raises as `ProviderClient.poll`."""
-        try:
-            async with asyncio.timeout(POLL_S):
-                return await self._poll(device_code)
-        except TimeoutError as error:
-            raise self._http.away("it takes too long for one poll") from error
 
     async def _poll(self, device_code: str) -> PollAnswer:
         endpoints = await self._discover()
@@ -133,12 +147,21 @@ class OidcProvider(ProviderClient):
         async with self._lock:
             now_s = self._clock.monotonic_s()
             if self._endpoints is None or now_s - self._discovered_s >= DISCOVERY_AGE_S:
-                answer = await self._http.get(f"{self._provider.issuer.rstrip('/')}{WELL_KNOWN}")
-                if answer.status != 200 or answer.document is None:
-                    raise self._http.away(f"it has no discovery document ({_refusal(answer)})")
-                self._endpoints = self._read(answer.document)
+                if now_s < self._paused_until_s:
+                    raise self._http.away("it had no discovery document a moment ago")
+                try:
+                    self._endpoints = await self._document()
+                except Unavailable:
+                    self._paused_until_s = self._clock.monotonic_s() + PAUSE_S
+                    raise
                 self._discovered_s = now_s
             return self._endpoints
+
+    async def _document(self) -> Endpoints:
+        answer = await self._http.get(f"{self._provider.issuer.rstrip('/')}{WELL_KNOWN}")
+        if answer.status != 200 or answer.document is None:
+            raise self._http.away(f"it has no discovery document ({_refusal(answer)})")
+        return self._read(answer.document)
 
     def _read(self, document: Mapping[str, Any]) -> Endpoints:
         # Exactly: who may name itself something else may speak for somebody else (section 4.3).

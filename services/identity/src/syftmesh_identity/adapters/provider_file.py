@@ -14,6 +14,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import InvalidInput
+from syftmesh_core.quote import quoted
 from syftmesh_kit.private_file import read_private
 
 from syftmesh_identity.adapters.oidc import OidcProvider
@@ -34,6 +35,7 @@ class _Entry(BaseModel):
     issuer: str
     client_id: str
     client_secret: SecretStr = SecretStr("")
+    client_secret_file: str = ""
     scopes: list[str] = ["openid", "email"]
     email_domains: list[str] = []
     hosts: list[str] = []
@@ -47,7 +49,7 @@ class _Entry(BaseModel):
             name=self.name,
             issuer=self.issuer,
             client_id=self.client_id,
-            client_secret=self.client_secret.get_secret_value(),
+            client_secret=_client_secret(self),
             scopes=tuple(self.scopes),
             email_domains=frozenset(self.email_domains),
             hosts=frozenset(self.hosts),
@@ -113,6 +115,19 @@ def _parsed(path: Path, data: bytes) -> Any:
     except (ValueError, RecursionError):
         # Without its cause, which quotes from the file.
         raise _wrong(f"The file {path.name} of the providers is neither TOML (.toml) nor JSON.") from None
+
+
+def _client_secret(entry: _Entry) -> str:
+    if not entry.client_secret_file:
+        return entry.client_secret.get_secret_value()
+    path = Path(entry.client_secret_file)
+    data = read_private(path)
+    if data is None or entry.client_secret.get_secret_value():
+        _refuse(
+            f"The provider {quoted(entry.name)} needs its client_secret, or a client_secret_file that is there: one "
+            "of both."
+        )
+    return data.decode("ascii", "replace").strip()
 
 
 def _trust(entry: _Entry) -> ssl.SSLContext:
