@@ -159,7 +159,7 @@ def find_deciding(tree: RuleTree, path: MeshPath, now_ms: int) -> Deciding | Non
     file = tree.governing(segments)
     if file is None:
         return None
-    subject = Subject("/".join(segments[len(file.directory) :]))
+    subject = Subject("/".join(segments[file.depth :]))
     return Deciding(file, file.rules.deciding(subject, now_ms), subject)
 
 
@@ -250,7 +250,7 @@ def _grant(deciding: Deciding, rule: Rule, question: Question, level: Level, gro
         return PERSONAL_OF_ANOTHER
     if rule.deny is not NOBODY and rule.deny.names(requester, groups):
         return DENIED_BY_RULE
-    return RULE_ALLOWS if rule.access.granted(level).names(requester, groups) else NOT_LISTED
+    return RULE_ALLOWS if rule.access.grants(level, requester, groups) else NOT_LISTED
 
 
 def _concerned(rule: Rule, level: Level, reason: str, requester: str, groups: Groups) -> tuple[str, ...]:
@@ -271,7 +271,7 @@ def _exceeded(file: RuleFile, rule: Rule, limits: Limits, question: Question) ->
     level, size = question.level, question.size_bytes
     if question.deletes or level is _READ or (level is _ADMIN and size is None):
         return ""
-    if not limits.allow_dirs and len(question.path.segments) > len(file.directory) + 1:
+    if not limits.allow_dirs and len(question.path.segments) > file.depth + 1:
         return LIMIT_DIRECTORY
     if limits.max_file_size_bytes is not None and size is not None and size > limits.max_file_size_bytes:
         return LIMIT_FILE_SIZE

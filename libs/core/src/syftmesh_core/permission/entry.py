@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -68,16 +68,21 @@ class EntryList:
     Attributes:
         everyone: Has ``*``.
         authenticated: Has ``USER``.
-        principals: E-mails, normalised.
+        emails: E-mails, normalised, each once; in order where they are so few that a tuple is the smaller.
         globs: Globs of e-mails.
         groups: Names of groups of the datasite's owner.
     """
 
     everyone: bool = False
     authenticated: bool = False
-    principals: frozenset[str] = frozenset()
+    emails: tuple[str, ...] | frozenset[str] = ()
     globs: tuple[EmailGlob, ...] = ()
     groups: tuple[str, ...] = ()
+
+    @property
+    def principals(self) -> frozenset[str]:
+        """The e-mails as a set."""
+        return frozenset(self.emails)
 
     def names(self, requester: str, groups: Groups) -> bool:
         """Return whether any entry means `requester`."""
@@ -85,7 +90,7 @@ class EntryList:
             return True
         if not is_authenticated(requester):
             return False
-        if self.authenticated or requester in self.principals:
+        if self.authenticated or requester in self.emails:
             return True
         if self.groups and any(requester in groups.get(name, ()) for name in self.groups):
             return True
@@ -103,7 +108,7 @@ def join(lists: Iterable[EntryList]) -> EntryList:
     return EntryList(
         any(entries.everyone for entries in every),
         any(entries.authenticated for entries in every),
-        frozenset().union(*(entries.principals for entries in every)),
+        _compact(frozenset().union(*(entries.emails for entries in every))),
         tuple(dict.fromkeys(glob for entries in every for glob in entries.globs)),
         tuple(dict.fromkeys(name for entries in every for name in entries.groups)),
     )
@@ -136,15 +141,26 @@ def _parsed(texts: tuple[str, ...]) -> EntryList:
         elif group := _GROUP.fullmatch(text):
             groups[group[1]] = None
         elif is_principal(normal):
-            principals.add(normal)
+            principals.add(_one_of_equals(normal))
         elif "*" in normal and _GLOB.fullmatch(normal):
             globs[EmailGlob(normal)] = None
         else:
             raise _refused(text, index)
-    return EntryList(everyone, authenticated, frozenset(principals), tuple(globs), tuple(groups))
+    return EntryList(everyone, authenticated, _compact(principals), tuple(globs), tuple(groups))
 
 
 _shared = lru_cache(maxsize=_SHARED_LISTS)(_parsed)
+
+
+def _compact(principals: Collection[str]) -> tuple[str, ...] | frozenset[str]:
+    """Return the set as it takes the least memory: a rule file names a few, a datasite has many rule files."""
+    return tuple(sorted(principals)) if len(principals) <= _SHARED_ENTRIES else frozenset(principals)
+
+
+@lru_cache(maxsize=_SHARED_LISTS)
+def _one_of_equals(principal: str) -> str:
+    """Return the same object for equal e-mails, as long as it is among those seen lately."""
+    return principal
 
 
 def _refused(text: str, index: int) -> InvalidInput:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from syftmesh_core.permission.entry import NOBODY, EntryList, join
+from syftmesh_core.permission.entry import NOBODY, EntryList, Groups, join
 from syftmesh_core.permission.pattern import Pattern, Shape
 from syftmesh_core.permission.subject import Subject
 
@@ -45,29 +45,32 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The four lists of a rule as written, and what they grant."""
+    """The four lists of a rule as written, and whom they grant what."""
 
     admin: EntryList = NOBODY
     write: EntryList = NOBODY
     create: EntryList = NOBODY
     read: EntryList = NOBODY
-    _readers: EntryList = field(init=False, repr=False, compare=False)
-    _creators: EntryList = field(init=False, repr=False, compare=False)
-    _writers: EntryList = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        # What every decision needs is made once, when the file is parsed, never by the first who asks.
-        object.__setattr__(self, "_writers", join((self.write, self.admin)))
-        object.__setattr__(self, "_creators", join((self.create, self._writers)))
-        object.__setattr__(self, "_readers", join((self.read, self._writers)))
+    def grants(self, level: Level, requester: str, groups: Groups) -> bool:
+        """Return whether `requester` has `level`, by itself or by a level that contains it."""
+        own, write, admin = self._lists(level)
+        return (
+            (own is not NOBODY and own.names(requester, groups))
+            or (write is not NOBODY and write.names(requester, groups))
+            or (admin is not NOBODY and admin.names(requester, groups))
+        )
 
     def granted(self, level: Level) -> EntryList:
-        """Return who has `level`, by the levels that contain it too."""
+        """Return who has `level`, by itself or by a level that contains it."""
+        return join(self._lists(level))
+
+    def _lists(self, level: Level) -> tuple[EntryList, EntryList, EntryList]:
         if level is _READ:
-            return self._readers
+            return self.read, self.write, self.admin
         if level is _CREATE:
-            return self._creators
-        return self._writers if level is _WRITE else self.admin
+            return self.create, self.write, self.admin
+        return NOBODY, self.write if level is _WRITE else NOBODY, self.admin
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,16 +34,21 @@ class RuleFile:
     """A rule file in its place.
 
     Attributes:
-        directory: The directory it lies in.
+        path: Path of the file as text.
         rules: What it says.
         revision: Revision of the file in the datasite's log.
-        path: Path of the file as text.
+        depth: Number of segments of the directory it lies in.
     """
 
-    directory: Directory
+    path: str
     rules: RuleSet
     revision: int
-    path: str
+    depth: int
+
+    @property
+    def directory(self) -> Directory:
+        """The directory it lies in; made anew, for text is smaller than segments."""
+        return tuple(self.path.split("/")[1:-1])
 
     def ref(self, rule: Rule | None) -> RuleRef:
         """Return the place of `rule`, or of the whole file."""
@@ -86,7 +91,7 @@ class RuleTree:
     ) -> RuleTree:
         """Return the tree of many files at once (directory, rules, revision of each), as after a restart."""
         held = {
-            directory: RuleFile(directory, rules, revision, _path(site, directory))
+            directory: RuleFile(_path(site, directory), rules, revision, len(directory))
             for directory, rules, revision in files
         }
         children: dict[Directory, dict[str, _Directory]] = {}
@@ -112,7 +117,7 @@ class RuleTree:
 
     def with_rules(self, directory: Directory, ruleset: RuleSet, revision: int) -> RuleTree:
         """Return the tree in which `ruleset` governs `directory`, instead of any file there before."""
-        file = RuleFile(directory, ruleset, revision, _path(self.site, directory))
+        file = RuleFile(_path(self.site, directory), ruleset, revision, len(directory))
         return self._of(self.site, _replaced(self._root, directory, 0, file) or _EMPTY, self.groups)
 
     def without_rules(self, directory: Directory) -> RuleTree:
