@@ -109,7 +109,9 @@ class Hub:
         signer = device or self.device(who)
         is_plain = path.endswith(("syft.pub.yaml", "syft.groups.yaml")) if kind is None else kind == "plain"
         content = world.plain(data) if is_plain else world.sealed(data)
-        operation = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{who}{path}{len(self.bus.messages)}"))
+        operation = str(
+            uuid.uuid5(uuid.NAMESPACE_URL, f"{who}{signer.device_id}{path}{len(self.bus.messages)}")
+        )
         from syftmesh_sync.domain.upload import ObjectSpec
 
         spec = ObjectSpec(bytes.fromhex(content.object_id), len(data))

@@ -34,6 +34,7 @@ class LogEntry:
             the file before it. 0 where it is older than what this process has seen.
         checked_at: Place of the newest change of rules or groups when the write was decided; None where the
             record does not say, as those of older versions.
+        stored_ms: When the bus stored it, Unix milliseconds; 0 where that is not known.
     """
 
     path: MeshPath
@@ -45,6 +46,7 @@ class LogEntry:
     digest: bytes = field(repr=False)
     live_since: int = 0
     checked_at: LogPosition | None = None
+    stored_ms: int = 0
 
     @property
     def is_live(self) -> bool:
@@ -79,13 +81,12 @@ def entry_of(signed: SignedRecord, sequence: int) -> LogEntry:
     return LogEntry(path, str(path), sequence, record, content, signed, record_digest(signed), born)
 
 
-def entry_of_message(message: sync_pb2.FileEntry, sequence: int) -> LogEntry:
-    """Return the entry of a stored message; raises as `entry_of`."""
+def entry_of_message(message: sync_pb2.FileEntry, sequence: int, stored_ms: int = 0) -> LogEntry:
+    """Return the entry of a message that was stored at `stored_ms`; raises as `entry_of`."""
     signed = SignedRecord(message.record.record, message.record.content, message.record.signature)
-    entry = entry_of(signed, sequence)
-    if not message.HasField("checked_at"):
-        return entry
-    return replace(entry, checked_at=LogPosition(message.checked_at.epoch, message.checked_at.sequence))
+    checked = message.checked_at if message.HasField("checked_at") else None
+    checked_at = None if checked is None else LogPosition(checked.epoch, checked.sequence)
+    return replace(entry_of(signed, sequence), checked_at=checked_at, stored_ms=stored_ms)
 
 
 def entry_message(

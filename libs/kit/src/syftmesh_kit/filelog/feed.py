@@ -200,6 +200,8 @@ def _had(
     if since == 0 or entry.live_since > since:
         return False
     site = entry.path.site
+    if entry.sequence <= since:
+        seen_ms = max(seen_ms, entry.stored_ms)  # `since` is no older than what lies before it
     return reader.may_read(before.get(site, trees[site]), entry.path, seen_ms)
 
 

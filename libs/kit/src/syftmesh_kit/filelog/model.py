@@ -182,7 +182,8 @@ class FileLog:
         """Return the record in `message`; a policy fence is taken in here, the change before it is in the model."""
         try:
             if message.type_name != sync_pb2.PolicyFence.DESCRIPTOR.full_name:
-                return entry_of_message(message.decode(sync_pb2.FileEntry), message.sequence)
+                record = message.decode(sync_pb2.FileEntry)
+                return entry_of_message(record, message.sequence, message.time_ms)
             site = normalise_principal(message.decode(sync_pb2.PolicyFence).site)
         except MeshError as error:
             _log.error("filelog.message_refused", sequence=message.sequence, reason=error.reason)
