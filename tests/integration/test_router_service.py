@@ -7,7 +7,7 @@ import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from syftmesh_core.errors import (
 )
 from syftmesh_core.identity.device import DeviceSecret
 from syftmesh_core.record import ContentHeader, FileRecord, content_digest, sign_record
+from syftmesh_core.text import safe_token
 from syftmesh_kit import subject, topology
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.channel import open_channel
@@ -43,6 +44,7 @@ from syftmesh_kit.native import NatsAddress, NatsServer
 from syftmesh_kit.server import ServiceHost
 from syftmesh_kit.token import StaticKeySet, TokenIssuer, TokenVerifier
 from syftmesh_router.app import build
+from syftmesh_router.domain.device_book import DeviceBook
 from syftmesh_router.settings import RouterSettings
 
 pytestmark = pytest.mark.integration
@@ -512,6 +514,44 @@ async def test_lease_holder_that_dies_is_followed_with_a_higher_epoch(tmp_path):
             assert site.epoch > first_epoch
             reply = (await alice.Call(rpc.CallRequest(message=message(b"x")), timeout=10)).reply
             assert reply.body == b"re:x"
+
+
+async def test_what_a_holder_that_died_had_out_is_not_waited_for(tmp_path):
+    async with running(tmp_path) as found, found.client(ALICE) as alice:
+        call = message(b"taken and not settled")
+        await alice.Send(rpc.SendRequest(message=call))
+        taken = found.bus.pull_consumer(
+            subject.CALLS, f"site_{safe_token(BOB)}", subjects=(subject.calls_to(BOB),)
+        )
+        async with aclosing(taken) as deliveries:
+            await anext(deliveries)
+        async with device(found) as site:
+            # Its acknowledgement would be overdue only after 30 s.
+            await site.until(lambda: call.envelope.call_id in site.accepted)
+
+
+async def test_a_replica_that_is_told_to_end_gives_its_leases_up_though_a_cancellation_is_lost(
+    tmp_path, monkeypatch
+):
+    lost = asyncio.Event()
+    wait = DeviceBook.wait_changed
+
+    async def deaf_once(self: DeviceBook) -> None:
+        try:
+            await wait(self)
+        except asyncio.CancelledError:
+            if lost.is_set():
+                raise
+            lost.set()  # as `asyncio.wait_for` of Python 3.11 does in a bad moment
+
+    monkeypatch.setattr(DeviceBook, "wait_changed", deaf_once)
+    async with nats_server(tmp_path) as (_, nats), router(nats) as two:
+        async with router(nats) as one, device(one) as site:
+            assert site.epoch
+        assert lost.is_set()
+        # Well before the lease of 10 s would end by itself.
+        async with asyncio.timeout(6), device(two) as site:
+            assert site.epoch
 
 
 async def test_site_that_has_seen_a_higher_epoch_is_served_with_one_above_it(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from syftmesh_kit import ending
-from syftmesh_kit.ending import EndingGroup
+from syftmesh_core import ending
+from syftmesh_core.ending import EndingGroup
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from syftmesh_kit import subject
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.consumer import ConsumerSettings, Delivery
 from syftmesh_kit.fault import bus_error
-from syftmesh_kit.message import StreamMessage, decode_payload
+from syftmesh_kit.message import decode_payload
 
 from syftmesh_router import convert
 from syftmesh_router.domain.envelope import CallMessage
@@ -92,15 +92,28 @@ class JetStreamCallLog:
         unsettled = self._unsettled.setdefault(site, {})
         keeping = asyncio.create_task(self._keep_unsettled(unsettled))
         try:
+            # What a holder that died had out comes by the consumer only when its acknowledgement is overdue.
+            for sender in await self._senders(site):
+                yield sender
             async for delivery in self._bus.pull_consumer(
                 subject.CALLS, durable, subjects=(subject.calls_to(site),), settings=_SETTINGS
             ):
                 unsettled[delivery.message.sequence] = delivery
-                sender = _sender(delivery.message)
+                sender = _sender_of(delivery.message.subject)
                 if sender:
                     yield sender
         finally:
             keeping.cancel()
+
+    async def _senders(self, site: str) -> list[str]:
+        """Return who has stored calls to `site` now."""
+        wanted = subject.calls_to(site)
+        try:
+            found = await self._bus.jetstream.stream_info(subject.CALLS, subjects_filter=wanted)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise bus_error(error, wanted) from error
+        senders = (_sender_of(name) for name in found.state.subjects or {})
+        return sorted(sender for sender in senders if sender)
 
     async def let_go(self, site: str) -> None:
         """Give unsettled deliveries back."""
@@ -156,9 +169,9 @@ class JetStreamReplies:
         return convert.reply_of(message, replier=message.replier, replier_device=message.replier_device)
 
 
-def _sender(message: StreamMessage) -> str:
+def _sender_of(name: str) -> str:
     try:
-        return from_safe_token(message.subject.rsplit(".", 1)[-1])
+        return from_safe_token(name.rsplit(".", 1)[-1])
     except (ValueError, MeshError):
-        _log.error("call.subject_malformed", sequence=message.sequence)
+        _log.error("call.subject_malformed", subject=name)
         return ""

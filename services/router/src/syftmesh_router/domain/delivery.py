@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 from syftmesh_core.clock import Clock
+from syftmesh_core.ending import EndingGroup
 from syftmesh_core.errors import MeshError, Unavailable
 
 from syftmesh_router.domain.acceptance import Acceptance
@@ -133,14 +134,17 @@ class SiteDelivery:
     async def run(self) -> None:
         """Deliver what is stored, for ever; ends by cancellation, when the lease is lost or given up."""
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with EndingGroup() as tasks:
                 self._tasks = tasks
-                for sender in list(self._lines):
-                    self.wake(sender)
-                tasks.create_task(self._wake_on_change())
-                async with aclosing(self._calls.arrivals(self.site)) as senders:
-                    async for sender in senders:
+                try:
+                    for sender in list(self._lines):
                         self.wake(sender)
+                    tasks.create_task(self._wake_on_change())
+                    async with aclosing(self._calls.arrivals(self.site)) as senders:
+                        async for sender in senders:
+                            self.wake(sender)
+                finally:
+                    tasks.end()
         finally:
             self._tasks = None
             with suppress(MeshError):

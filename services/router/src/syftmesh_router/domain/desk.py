@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 from syftmesh_core.clock import Clock
+from syftmesh_core.ending import AGAIN_S
 from syftmesh_core.errors import MeshError, Unavailable
 
 from syftmesh_router.domain.delivery import SiteDelivery
@@ -206,10 +207,10 @@ class SiteDesk:
     async def _stop(self) -> None:
         self._local.drop(self._delivery)
         running, self._running = self._running, None
-        if running is not None:
+        # Asked again where a cancellation was lost (see `EndingGroup`): the lease is given up only after its end.
+        while running is not None and not running.done():
             running.cancel()
-            with suppress(asyncio.CancelledError):
-                await running
+            await asyncio.wait({running}, timeout=AGAIN_S)
         for link in self._book.links():
             self._book.drop(link)
         self._remote.clear()
