@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,19 @@ import pytest
 from syftmesh_core.errors import InvalidInput, MeshError, WrongState
 from syftmesh_identity.adapters.provider_file import provider_clients, read_providers
 from syftmesh_identity.domain.provider import Provider
+from syftmesh_identity.settings import IdentitySettings
+from syftmesh_kit.settings import ServiceSettings
 from syftmesh_kit.testing import FakeClock
 from syftmesh_kit.testing_authority import TestAuthority
 
+PAGE = Path(__file__).parents[3] / "docs/operations/identity.md"
+REASONS = {
+    "PROVIDER_AWAY",
+    "PROVIDER_TOKEN_INVALID",
+    "EMAIL_NOT_VERIFIED",
+    "LOGIN_INVALID",
+    "TOO_MANY_LOGINS",
+}
 SECRET = "m4rk3d-s3cr3t"
 ENTRY = {"name": "sso", "issuer": "https://sso.example", "client_id": "hub", "client_secret": SECRET}
 TOML = """
@@ -137,6 +148,28 @@ def test_a_file_that_is_wrong_says_where_and_shows_no_secret(
     error = refused(written(tmp_path, content))
     assert error.reason == "SETTING_INVALID"
     assert place in error.message
+
+
+def test_the_example_of_the_operators_page_is_taken(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes(TestAuthority().pem)
+    for name in ("hospital", "google"):
+        written(tmp_path, SECRET, f"{name}.secret")
+    here = example.replace("/etc/syftmesh/providers", str(tmp_path))
+    hospital, google = read_providers(written(tmp_path, here, "providers.toml"))
+    assert hospital.provider.email_domains == {"hospital.example"}
+    assert google.provider.may_ask("https://oauth2.googleapis.com/device/code")
+    assert google.provider.client_secret == SECRET
+
+
+def test_the_operators_page_names_settings_that_are_there_and_leaves_none_of_them_out() -> None:
+    own = set(IdentitySettings.model_fields) - set(ServiceSettings.model_fields)
+    text = PAGE.read_text().replace("SYFTMESH_IDENTITY_", "")
+    named = {name.lower() for name in re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", text)}
+    assert own - named - {"administrators"} == set()
+    assert named - own == {reason.lower() for reason in REASONS}
+    assert "`ADMINISTRATORS`" in text
 
 
 def test_a_file_that_is_missing_is_an_error(tmp_path: Path) -> None:

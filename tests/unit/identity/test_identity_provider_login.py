@@ -314,6 +314,17 @@ async def test_a_revoked_device_is_refused(place: Place) -> None:
     assert await place.refused(started.login_secret, PermissionDenied) == "DEVICE_REVOKED"
 
 
+async def test_a_person_whom_an_administrator_has_ended_is_refused_until_reinstated(place: Place) -> None:
+    place.sso.answers = [CONFIRMED]
+    await place.world.people.revoke(ALICE)
+    started = await place.start()
+    assert await place.refused(started.login_secret, PermissionDenied) == "PRINCIPAL_REVOKED"
+    assert not place.world.stores.families.rows
+    await place.world.people.reinstate(ALICE)
+    started = await place.start()
+    assert isinstance(await place.hub.finish(started.login_secret), FinishedLogin)
+
+
 async def test_a_code_that_was_moved_to_another_login_is_not_used(place: Place) -> None:
     mine, yours = await place.start(), await place.start("dev-2")
     first, second = list(place.logins.rows)
