@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, get_args
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from jwt.types import Options
 from syftmesh_core.clock import Clock, Random, system_random, uuid7
 from syftmesh_core.errors import Unauthenticated
 
@@ -30,7 +31,7 @@ GUEST_AUDIENCES: Final = ("identity", "sync", "permissions", "gateway")
 ACCESS_TTL_S: Final = 15 * 60
 MAX_TOKEN_BYTES: Final = 4096
 _REQUIRED: Final = ["iss", "sub", "did", "aud", "iat", "exp", "jti", "kind"]
-_OPTIONS: Final[dict[str, Any]] = {
+_OPTIONS: Final[Options] = {
     "require": _REQUIRED,
     # Times are checked by the injected clock, the audience for each call: one process may serve many services.
     "verify_exp": False,
