@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from mesh.identity.v1 import identity_service_pb2 as rpc
+from mesh.identity.v1 import identity_service_pb2_grpc as api
 from prometheus_client import CollectorRegistry
 from syftmesh_client.login import identity_stub
 from syftmesh_client.login_code import by_code, login_methods, request_code
@@ -29,11 +30,13 @@ from syftmesh_identity.app import build
 from syftmesh_identity.settings import IdentitySettings
 from syftmesh_kit import subject
 from syftmesh_kit.bus import Bus
+from syftmesh_kit.channel import open_channel
 from syftmesh_kit.interceptor import RpcMetrics, ServerInterceptor
 from syftmesh_kit.native import NatsAddress, NatsServer
 from syftmesh_kit.process import free_ports
 from syftmesh_kit.server import ServiceHost
 from syftmesh_kit.testing_authority import TestAuthority
+from syftmesh_kit.tls import TlsIdentity
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mail_host import PASSWORD, USER, MailHost, silent_server
@@ -74,8 +77,10 @@ async def nats_server(state: Path) -> AsyncIterator[NatsAddress]:
 
 
 @asynccontextmanager
-async def replica(nats: NatsAddress, state: Path, **settings: Any) -> AsyncIterator[Hub]:
-    """Serve identity; replicas of one `state` share the signing key."""
+async def replica(
+    nats: NatsAddress, state: Path, tls: TlsIdentity | None = None, **settings: Any
+) -> AsyncIterator[Hub]:
+    """Serve identity, with `tls` to callers with a certificate; replicas of one `state` share the signing key."""
     bus = await Bus.connect(nats.url, name="identity", user=nats.user, password=nats.password)
     values = {
         "signing_key_file": state / "signing.pem",
@@ -86,7 +91,8 @@ async def replica(nats: NatsAddress, state: Path, **settings: Any) -> AsyncItera
     interceptor = ServerInterceptor(
         verifier=None, metrics=RpcMetrics(CollectorRegistry()), public_methods=module.public_methods
     )
-    host = ServiceHost([module], interceptor=interceptor, check_interval_s=0.2)
+    credentials = tls.server_credentials() if tls is not None else None
+    host = ServiceHost([module], interceptor=interceptor, credentials=credentials, check_interval_s=0.2)
     try:
         async with host.running() as address:
             await host.wait_ready()
@@ -333,3 +339,37 @@ async def test_what_is_no_email_or_device_is_refused(tmp_path):
             assert await _reason(hub.request(principal), InvalidInput) == "PRINCIPAL_INVALID"
         assert await _reason(hub.login("x", device_id="a b"), InvalidInput) == "DEVICE_INVALID"
     assert mail.connections == 0
+
+
+async def test_behind_the_trusted_proxy_addresses_count_apart_and_nobody_else_can_claim_one(tmp_path):
+    authority = TestAuthority()
+    own = authority.issue(tmp_path / "identity", "identity", addresses=("127.0.0.1",))
+    gateway = authority.issue(tmp_path / "gateway", "gateway")
+    other = authority.issue(tmp_path / "sync", "sync")
+    async with MailHost().serving() as mail, nats_server(tmp_path) as nats:
+        settings = {
+            "smtp_host": "127.0.0.1",
+            "smtp_port": mail.port,
+            "smtp_security": "none",
+            "trusted_proxies": frozenset({"gateway"}),
+            "codes_per_address_hour": 1,
+        }
+        async with replica(nats, tmp_path, own, **settings) as hub:
+            for number in range(3):
+                await _through(hub, gateway, f"192.0.2.{number}", f"p{number}@x.example")
+            late = _through(hub, gateway, "192.0.2.1", "late@x.example")
+            assert await _reason(late, LimitExceeded) == "TOO_MANY_CODES"
+            # Whoever is no proxy counts as what it is, this machine, whatever it writes there.
+            await _through(hub, other, "192.0.2.77", "p7@x.example")
+            late = _through(hub, other, "192.0.2.78", "p8@x.example")
+            assert await _reason(late, LimitExceeded) == "TOO_MANY_CODES"
+
+
+async def _through(hub: Hub, caller: TlsIdentity, address: str, principal: str) -> None:
+    channel = open_channel(hub.address, tls=caller.channel_credentials())
+    try:
+        stub: Any = api.IdentityServiceStub(channel)
+        request = rpc.RequestCodeRequest(principal=principal)
+        await stub.RequestCode(request, metadata=(("x-real-ip", address),))
+    finally:
+        await channel.close()
