@@ -7,7 +7,7 @@ import email
 import email.policy
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email.message import EmailMessage
@@ -128,6 +128,30 @@ async def silent_server() -> AsyncIterator[int]:
     finally:
         for writer in writers:
             writer.close()
+        server.close()
+        await server.wait_closed()
+
+
+@asynccontextmanager
+async def scripted_server(scripts: Iterable[list[bytes]]) -> AsyncIterator[int]:
+    """Follow the next script with each connection: a greeting, an answer to each line, a hang-up; give the port."""
+    left = iter(scripts)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            for answer in next(left):
+                writer.write(answer)
+                await writer.drain()
+                await reader.readline()
+        except (ConnectionError, ValueError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
         server.close()
         await server.wait_closed()
 

@@ -39,7 +39,7 @@ from syftmesh_kit.testing_authority import TestAuthority
 from syftmesh_kit.tls import TlsIdentity
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mail_host import PASSWORD, USER, MailHost, silent_server
+from mail_host import PASSWORD, USER, MailHost, scripted_server, silent_server
 
 pytestmark = pytest.mark.integration
 
@@ -239,6 +239,47 @@ async def test_a_server_that_thinks_for_too_long_about_a_mail_has_not_taken_it(t
         await hub.request()
         await _until(lambda: mail.recipients == [ALICE])
         await _until_withdrawn(hub)
+
+
+_GREETED, _KNOWN = b"220 mail\r\n", b"250 mail\r\n"
+_RUBBISH = (
+    b"",
+    b"\r\n",
+    b"\x00\xff\xfe\r\n",
+    b"250\r\n",
+    b"250-\r\n",
+    b"250-more\r\n" * 5000,
+    b"250 " + b"x" * 100_000 + b"\r\n",
+    b"999 what\r\n",
+    b"-1 what\r\n",
+    b"421 go away\r\n",
+    b"550 5.1.1 \xc3\x28\r\n",
+    b"354 go on\r\n354 go on\r\n",
+)
+
+
+@pytest.mark.parametrize("stage", range(6))
+async def test_a_mail_server_that_talks_rubbish_ends_nothing_but_the_mail(tmp_path, stage):
+    right = [_GREETED, _KNOWN, _KNOWN, _KNOWN, b"354 go on\r\n", _KNOWN]
+    scripts = [[*right[:stage], rubbish] for rubbish in _RUBBISH]
+    async with scripted_server([*scripts, [*right, b"221 bye\r\n"]]) as port, nats_server(tmp_path) as nats:
+        settings = {
+            "smtp_host": "127.0.0.1",
+            "smtp_port": port,
+            "smtp_security": "none",
+            "smtp_timeout_s": 0.3,
+        }
+        async with replica(nats, tmp_path, codes_per_address_hour=100, **settings) as hub:
+            for number in range(len(scripts)):
+                try:
+                    await hub.request(f"p{number}@x.example")
+                except Unavailable as error:
+                    away = error.reason
+                else:
+                    away = ""
+                assert away in {"", "MAIL_AWAY"}
+            await hub.request()
+            assert (await login_methods(hub.address)).code
 
 
 async def test_a_closed_mesh_answers_everybody_alike_and_writes_to_whom_it_admits(tmp_path):

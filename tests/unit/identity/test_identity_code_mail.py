@@ -58,6 +58,13 @@ def test_no_address_brings_headers_along(principal):
         assert caught.value.reason == "PRINCIPAL_INVALID"
 
 
+@pytest.mark.parametrize("local", [".a", "a.", "a..b", "..", "%", "-", "a+b", "a" * 64])
+def test_whoever_can_be_a_principal_can_be_written_to(local):
+    message = _message(CodeMail(f"{local}@x.example", "ABCD-EFGH", 600))
+    (to,) = message["To"].addresses
+    assert (to.username, to.domain) == (local, "x.example")
+
+
 def _settings(tmp_path: Path, **given: object) -> IdentitySettings:
     values = {"smtp_host": "mail.example", "mail_from": SENDER, "signing_key_file": tmp_path / "key", **given}
     return load_settings(IdentitySettings, **values)

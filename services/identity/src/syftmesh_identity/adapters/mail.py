@@ -7,7 +7,6 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from email.message import EmailMessage
 from typing import Any, Final
 
 import aiosmtplib
@@ -17,11 +16,12 @@ from syftmesh_core.errors import MeshError, Unavailable
 
 from syftmesh_identity.adapters.mail_text import code_message
 from syftmesh_identity.domain.fingerprint import Fingerprint
-from syftmesh_identity.domain.mail import CodeMail, Mailer, MailSession
+from syftmesh_identity.domain.mail import CodeMail, Letter, Mailer, MailSession
 
 MAX_SESSIONS: Final = 16
 """Conversations with the mail server at once; more wait, no longer than for an answer of the server."""
 
+_BEHIND_S: Final = 0.05
 _FAULTS: Final = (aiosmtplib.SMTPException, OSError, ValueError)
 _log: Any = structlog.get_logger("syftmesh.identity")
 
@@ -103,6 +103,17 @@ class SmtpMailer(Mailer):
         while self._handovers:
             await asyncio.wait(self._handovers)
 
+    def write(self, mail: CodeMail) -> Letter:
+        """Return the mail as it goes to the server."""
+        message = code_message(
+            mail,
+            sender=self._sender,
+            issuer=self._issuer,
+            message_id=uuid7(self._clock, self._random),
+            now_ms=self._clock.now_ms(),
+        )
+        return Letter(mail.principal, message.as_bytes())
+
     async def open(self) -> MailSession:
         """Begin a conversation; raises as `Mailer.open`."""
         if self._tasks is None:
@@ -126,26 +137,18 @@ class SmtpMailer(Mailer):
             ) from error
         return _Session(self, client, self._tasks)
 
-    def message(self, mail: CodeMail) -> EmailMessage:
-        """Return the message of `mail`."""
-        return code_message(
-            mail,
-            sender=self._sender,
-            issuer=self._issuer,
-            message_id=uuid7(self._clock, self._random),
-            now_ms=self._clock.now_ms(),
-        )
-
     async def hand_over(
-        self, client: aiosmtplib.SMTP, mail: CodeMail | None, failed: Callable[[], Awaitable[None]]
+        self, client: aiosmtplib.SMTP, letter: Letter | None, failed: Callable[[], Awaitable[None]]
     ) -> None:
-        """Let the server take `mail`, then end the conversation."""
+        """Let the server take `letter`, then end the conversation."""
         try:
+            # Until then the answer is on its way: no work that only some of the mails bring delays it.
+            await asyncio.sleep(_BEHIND_S)
             async with asyncio.timeout(self._server.timeout_s):
-                if mail is not None:
-                    await client.sendmail(self._sender, mail.principal, self.message(mail).as_bytes())
-        except (*_FAULTS, MeshError) as error:
-            recipient = "" if mail is None else self._fingerprint.of("log", mail.principal)[:16]
+                if letter is not None:
+                    await client.sendmail(self._sender, letter.principal, letter.data)
+        except _FAULTS as error:
+            recipient = "" if letter is None else self._fingerprint.of("log", letter.principal)[:16]
             _log.warning("identity.mail_refused", fault=_fault(error), recipient=recipient)
             await _tell(failed)
         else:
@@ -167,8 +170,8 @@ class _Session(MailSession):
         self._client = client
         self._tasks = tasks
 
-    def finish(self, mail: CodeMail | None, failed: Callable[[], Awaitable[None]]) -> None:
-        work = self._mailer.hand_over(self._client, mail, failed)
+    def finish(self, letter: Letter | None, failed: Callable[[], Awaitable[None]]) -> None:
+        work = self._mailer.hand_over(self._client, letter, failed)
         self._mailer.keep(self._tasks.create_task(work))
 
 

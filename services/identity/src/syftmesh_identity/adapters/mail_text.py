@@ -53,4 +53,6 @@ def code_message(mail: CodeMail, *, sender: str, issuer: str, message_id: str, n
 
 
 def _address(text: str) -> Address:
-    return Address(addr_spec=normalise_principal(text))
+    # By its parts: ``.a@x.example`` is a principal, and no address to the parser.
+    local, _, domain = normalise_principal(text).partition("@")
+    return Address(username=local, domain=domain)

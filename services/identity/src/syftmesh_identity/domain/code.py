@@ -1,8 +1,8 @@
 """Login by a code that is sent by e-mail: whoever reads the mail of an address may log in as it.
 
 Nobody learns from an answer, nor from how long it takes, whether an address is known here. For every address a code
-is made and stored, and the mail server is asked to let us in; the one step in which they differ, handing over the
-mail, comes after the answer.
+is made and stored, a mail is written, and the mail server is asked to let us in; the one step in which they differ,
+handing over the mail, comes after the answer.
 
 Of a code only a keyed fingerprint is kept (see `fingerprint`). It dies by its use, by its age, by too many wrong
 tries and by its successor, each one write that names the revision it was decided on. What a comparison gave is told
@@ -23,7 +23,7 @@ from syftmesh_core.principal import normalise_principal
 from syftmesh_identity.domain.enrolment import RACE_TRIES, Enrolment, busy
 from syftmesh_identity.domain.fingerprint import Fingerprint
 from syftmesh_identity.domain.limit import Limiter, Quota, Ticket
-from syftmesh_identity.domain.mail import CodeMail, Mailer
+from syftmesh_identity.domain.mail import CodeMail, Letter, Mailer
 from syftmesh_identity.domain.model import TokenPair, checked_device_id, checked_label
 from syftmesh_identity.domain.ports import RecordStore, Stores
 from syftmesh_identity.domain.refresh import Sessions
@@ -137,6 +137,9 @@ class CodeLogin:
         """
         mailer = self._working_mailer()
         name = normalise_principal(principal)
+        code = new_code(self._random)
+        code_hash = self._fingerprint.of("code", name, code)
+        letter = mailer.write(CodeMail(name, shown_code(code), CODE_TTL_S))
         tickets = await self._take_places(name, address)
         may_enter = await self._may_enter(name)
         try:
@@ -144,13 +147,12 @@ class CodeLogin:
         except Unavailable:
             await self._give_back(tickets)
             raise
-        code, mail = new_code(self._random), None
-        code_hash = self._fingerprint.of("code", name, code)
+        due: Letter | None = None
         try:
             await self._put(name, LoginCode(code_hash, self._clock.now_ms() + CODE_TTL_S * 1000))
-            mail = CodeMail(name, shown_code(code), CODE_TTL_S) if may_enter else None
+            due = letter if may_enter else None
         finally:
-            session.finish(mail, partial(self._withdraw, name, code_hash, tickets))
+            session.finish(due, partial(self._withdraw, name, code_hash, tickets))
 
     async def login(self, principal: str, code: str, device_id: str, label: str, address: str) -> TokenPair:
         """Return a fresh pair for the device.

@@ -22,21 +22,38 @@ class CodeMail:
     ttl_s: int
 
 
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A mail as it goes to the server.
+
+    Attributes:
+        principal: Whom it goes to.
+        data: The message (RFC 5322).
+    """
+
+    principal: str
+    data: bytes = field(repr=False)
+
+
 class MailSession(Protocol):
     """A conversation with the mail server, which has let us in; nothing was said yet of whom it is about."""
 
-    def finish(self, mail: CodeMail | None, failed: Callable[[], Awaitable[None]]) -> None:
-        """Hand over `mail`, or nothing, and end the conversation; returns at once, the work goes on behind it.
+    def finish(self, letter: Letter | None, failed: Callable[[], Awaitable[None]]) -> None:
+        """Hand over `letter`, or nothing, and end the conversation; returns at once, the work goes on behind it.
 
         Args:
-            mail: What to send.
+            letter: What to send.
             failed: Called when the server did not take it.
         """
         ...
 
 
 class Mailer(Protocol):
-    """Talks to the mail server."""
+    """Writes mails and talks to the mail server."""
+
+    def write(self, mail: CodeMail) -> Letter:
+        """Return the mail as it goes to the server."""
+        ...
 
     async def open(self) -> MailSession:
         """Begin a conversation, which the caller must finish.
