@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from itertools import count
 from typing import Any
 
@@ -18,6 +18,7 @@ from syftmesh_permissions import convert
 from syftmesh_permissions.domain.batch import MAX_BATCH, AskMany, check_count
 from syftmesh_permissions.domain.consistency import Token
 from syftmesh_permissions.domain.inquiry import Ask, Inquiry
+from syftmesh_permissions.domain.question import Questions
 from syftmesh_permissions.domain.ruling import Rulings
 
 READS = 'rules:\n  - pattern: "**"\n    access: {read: [bob@x.example]}\n'
@@ -29,8 +30,11 @@ def ask_many(world: World, **options: int) -> AskMany[object]:
 
 
 async def answers(world: World, caller: str, *asked: tuple) -> list:
-    full = [(*question, None, None, None)[:5] for question in asked]
-    return (await ask_many(world).run(caller, full)).answers
+    return (await ask_many(world).run(caller, columns(asked))).answers
+
+
+def columns(asked: Iterable[tuple]) -> Questions:
+    return Questions.of([Inquiry(*question) for question in asked])
 
 
 # --- the same answers as one by one ---
@@ -138,7 +142,7 @@ def test_a_batch_answers_as_one_question_after_the_other(files, caller, asked, l
     many = ask_many(world)
 
     def batch() -> list[object]:
-        runner = many.run(caller, asked)
+        runner = many.run(caller, columns(asked))
         try:
             runner.send(None)
         except StopIteration as done:
@@ -191,15 +195,15 @@ async def test_all_answers_are_of_one_point_whatever_the_log_does_meanwhile(worl
         (f"{site}/f-{n}.csv", Level.READ, None, None, None) for n in range(300) for site in (ALICE, CAROL)
     ]
     asked.append((f"{EVE}/late.csv", Level.READ, None, None, None))
-    running = Running(ask_many(world).run(BOB, asked))
+    running = Running(ask_many(world).run(BOB, columns(asked)))
     before, waited = world.at, 0
     for waited in running:
-        if waited == 12:  # the questions are read by then, and the first are answered
+        if waited == 3:  # the first are answered by then
             for site in (ALICE, CAROL):
                 world.rules(NOTHING, site=site)
             world.rules(READS, site=EVE)
     decided = running.decided
-    assert waited > 12
+    assert waited > 3
     assert decided.token == before
     assert [verdict.allowed for verdict in decided.answers] == [True] * 600 + [False]
 
@@ -208,11 +212,11 @@ async def test_a_long_batch_gives_others_their_turn(world):
     world.rules(READS)
     world.tick_s = 0.001  # a stretch is two looks at the clock
     asked = [(f"{ALICE}/f-{n}.csv", Level.READ, None, None, None) for n in range(MAX_BATCH)]
-    assert max(Running(ask_many(world).run(BOB, asked))) > 50
+    assert max(Running(ask_many(world).run(BOB, columns(asked)))) > 50
 
 
 async def test_no_questions_have_no_answers_and_a_token(world):
-    decided = await ask_many(world).run(BOB, [])
+    decided = await ask_many(world).run(BOB, columns([]))
     assert (decided.answers, decided.token) == ([], Token(3, 10))
 
 
@@ -220,9 +224,9 @@ async def test_what_is_remembered_ends_with_the_rules_that_it_came_from(world):
     many, asked = ask_many(world), [(f"{ALICE}/x", Level.READ, None, None, None)]
     for _ in range(3):
         world.rules(READS)
-        assert (await many.run(BOB, asked)).answers[0].allowed
+        assert (await many.run(BOB, columns(asked))).answers[0].allowed
         world.rules(NOTHING)
-        assert not (await many.run(BOB, asked)).answers[0].allowed
+        assert not (await many.run(BOB, columns(asked))).answers[0].allowed
 
 
 async def test_what_is_remembered_is_bounded(world):
@@ -238,7 +242,7 @@ async def test_what_is_remembered_is_bounded(world):
         ]
         asked += [(f"p{n}@x.example/x", Level.READ, None, None, None) for n in range(start, start + 100)]
         asked += [(f"{ALICE}/{'long/' * 70}{n}", Level.READ, None, None, None) for n in range(100)]
-        await many.run(BOB, asked)
+        await many.run(BOB, columns(asked))
     assert all(len(kept) <= 50 for kept in (rulings.clauses, rulings.folders, rulings._homes))
     assert not any(len(text) > 256 for text in (*rulings.clauses, *rulings.folders))
 
@@ -288,18 +292,38 @@ def test_a_malformed_message_is_named(field, value, reason):
     bad = pb.Question(path=f"{ALICE}/x", level=pb.LEVEL_READ)
     setattr(bad, field, value)
     with pytest.raises(InvalidInput) as refused:
-        list(convert.batch([good, good, bad]))
+        convert.questions([good, good, bad])
     assert (refused.value.reason, refused.value.metadata["index"]) == (reason, "2")
 
 
 # --- on the wire ---
 
 
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"path": st.text(max_size=5), "level": st.integers(1, 4)},
+            optional={
+                "requester": st.sampled_from(["", "guest", BOB]),
+                "size_bytes": st.integers(0, 2),
+                "at_unix_ms": st.integers(0, 2),
+            },
+        ),
+        max_size=6,
+    )
+)
+def test_columns_hold_what_the_questions_say(messages):
+    asked = [pb.Question(**fields) for fields in messages]
+    found = convert.questions(asked)
+    assert [found.inquiry(index) for index in range(len(found))] == [convert.inquiry(q) for q in asked]
+    assert found.part(range(0, len(found), 2)) == convert.questions(asked[::2])
+
+
 async def test_the_encoded_answer_is_that_of_the_messages(world):
     world.rules(READS)
     many = AskMany(Rulings(world, world, convert.batch_entry), world, world)
     asked = [(f"{ALICE}/x", level, BOB, None, None) for level in Level]
-    decided = await many.run(ALICE, asked)
+    decided = await many.run(ALICE, columns(asked))
     message = rpc.BatchCheckPermissionsResponse.FromString(convert.batch_response(decided))
     single = [
         convert.decision_message(Ask(world, world).run(ALICE, Inquiry(*question)).verdict, None)

@@ -47,7 +47,7 @@ def readers(world: World, caller: str, path: str, at_ms: int | None = None) -> R
 @pytest.mark.parametrize("admin", [ALICE, CAROL])
 def test_an_admin_learns_names_kind_and_rule(shown, admin):
     found = readers(shown, admin, "data/x")
-    assert found.kind is ReaderKind.OPEN, "a group may grow without a change of rules"
+    assert found.kind is ReaderKind.CLOSED
     assert found.principals == {ALICE, BOB, CAROL}
     assert f"{ALICE}/syft.pub.yaml" in found.why
 
@@ -75,6 +75,12 @@ def test_whoever_may_read_the_rules_learns_what_they_say_without_members_of_grou
     assert (found.kind, found.principals) == (ReaderKind.OPEN, {ALICE, BOB})
     assert "group" in found.why
     assert readers(shown, EVE, "public/users/x") == readers(shown, ALICE, "public/users/x")
+
+
+def test_that_a_group_has_no_members_is_not_told_either(shown):
+    shown.groups("groups: {team: []}\n")
+    assert readers(shown, ALICE, "public/team/x").kind is ReaderKind.CLOSED
+    assert readers(shown, EVE, "public/team/x").kind is ReaderKind.OPEN
 
 
 def test_whom_a_group_denies_is_not_told_either(shown):

@@ -9,6 +9,8 @@ from rule_world import ALICE, BOB, CAROL, DAY_MS, EVE, NOW_MS, Over, World
 from syftmesh_core.errors import InvalidInput, PermissionDenied, Unavailable
 from syftmesh_core.permission.ruleset import Level
 from syftmesh_permissions.domain.batch import AskMany
+from syftmesh_permissions.domain.inquiry import Inquiry
+from syftmesh_permissions.domain.question import Questions
 from syftmesh_permissions.domain.ruling import Rulings
 from syftmesh_permissions.domain.watch import LOOK_S, Told, WatchMany
 
@@ -38,7 +40,9 @@ OF_CAROL = (f"{CAROL}/x", Level.READ, None, None, None)
 
 def watching(world: World, caller: str, *questions: tuple) -> AsyncIterator[Told]:
     many = AskMany(Rulings(world, world, lambda verdict: verdict), world, world)
-    return WatchMany(many, world, world, world, world.sleep).run(caller, questions)
+    return WatchMany(many, world, world, world, world.sleep).run(
+        caller, Questions.of([Inquiry(*question) for question in questions])
+    )
 
 
 async def everything(watch: AsyncIterator[Told]) -> list[Told]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
+from operator import attrgetter, methodcaller
 from typing import Final, Protocol
 
 from mesh.common.v1 import common_pb2
@@ -11,27 +12,33 @@ from mesh.permissions.v1 import permissions_service_pb2 as pb
 from syftmesh_core.errors import InvalidInput
 from syftmesh_core.permission.reader import ReaderKind, Readers
 from syftmesh_core.permission.ruleset import Level
+from syftmesh_core.principal import ANONYMOUS
 from syftmesh_kit.caller import Caller
 
 from syftmesh_permissions.domain.accessible import Page
-from syftmesh_permissions.domain.batch import Decided, blamed
+from syftmesh_permissions.domain.batch import Decided, blaming
 from syftmesh_permissions.domain.consistency import Token
 from syftmesh_permissions.domain.inquiry import Inquiry
-from syftmesh_permissions.domain.ruling import Asked
+from syftmesh_permissions.domain.question import LEVELS, Questions
 from syftmesh_permissions.domain.sight import Verdict
 from syftmesh_permissions.domain.watch import Told
 
-_LEVELS: Final = {
-    permissions_pb2.LEVEL_READ: Level.READ,
-    permissions_pb2.LEVEL_CREATE: Level.CREATE,
-    permissions_pb2.LEVEL_WRITE: Level.WRITE,
-    permissions_pb2.LEVEL_ADMIN: Level.ADMIN,
+_PLACES: Final = {
+    permissions_pb2.LEVEL_READ: LEVELS.index(Level.READ),
+    permissions_pb2.LEVEL_CREATE: LEVELS.index(Level.CREATE),
+    permissions_pb2.LEVEL_WRITE: LEVELS.index(Level.WRITE),
+    permissions_pb2.LEVEL_ADMIN: LEVELS.index(Level.ADMIN),
 }
 _KINDS: Final = {
     ReaderKind.PUBLIC: permissions_pb2.READER_KIND_PUBLIC,
     ReaderKind.CLOSED: permissions_pb2.READER_KIND_CLOSED,
     ReaderKind.OPEN: permissions_pb2.READER_KIND_OPEN,
 }
+_GET_PATH: Final = attrgetter("path")
+_GET_LEVEL: Final = attrgetter("level")
+_GET_REQUESTER: Final = attrgetter("requester")
+_HAS_SIZE: Final = methodcaller("HasField", "size_bytes")
+_HAS_MOMENT: Final = methodcaller("HasField", "at_unix_ms")
 _YEAR_10000_MS: Final = 253_402_300_800_000
 
 
@@ -49,45 +56,67 @@ def asker(caller: Caller) -> str:
     return caller.requester
 
 
-def asked(question: permissions_pb2.Question) -> Asked:
-    """Return the fields of a question.
+def inquiry(question: permissions_pb2.Question) -> Inquiry:
+    """Return the question asked.
 
     Raises:
         InvalidInput: (LEVEL_INVALID) the level is unset or unknown; (TIME_INVALID) the moment is none.
     """
-    level = _LEVELS.get(question.level)
-    if level is None:
-        raise InvalidInput(
-            "The level asked for is not set: ask for read, create, write or admin.",
-            reason="LEVEL_INVALID",
-            metadata={"level": str(question.level)},
-        )
     has = question.HasField
-    return (
-        question.path,
-        level,
-        question.requester if has("requester") else None,
-        question.size_bytes if has("size_bytes") else None,
-        moment_ms(question.at_unix_ms) if has("at_unix_ms") else None,
+    return Inquiry(
+        path=question.path,
+        level=LEVELS[_place(question.level)],
+        requester=question.requester if has("requester") else None,
+        size_bytes=question.size_bytes if has("size_bytes") else None,
+        at_ms=moment_ms(question.at_unix_ms) if has("at_unix_ms") else None,
     )
 
 
-def inquiry(question: permissions_pb2.Question) -> Inquiry:
-    """Return the question asked; raises as `asked`."""
-    return Inquiry(*asked(question))
-
-
-def batch(questions: Iterable[permissions_pb2.Question]) -> Iterator[Asked]:
-    """Iterate over the questions of a batch.
+def questions(messages: Sequence[permissions_pb2.Question]) -> Questions:
+    """Return the questions of a batch or a watch; column by column, which takes a third of the time.
 
     Raises:
-        InvalidInput: As `asked`; metadata `index` says which, from 0.
+        InvalidInput: As `inquiry`; metadata `index` says which, from 0.
     """
-    for index, question in enumerate(questions):
-        try:
-            yield asked(question)
-        except InvalidInput as error:
-            raise blamed(error, index) from error
+    asked = list(messages)
+    levels = [_PLACES.get(level, -1) for level in map(_GET_LEVEL, asked)]
+    named = [name or None for name in map(_GET_REQUESTER, asked)]
+    sized = [index for index, has in enumerate(map(_HAS_SIZE, asked)) if has]
+    timed = [index for index, has in enumerate(map(_HAS_MOMENT, asked)) if has]
+    moments_ms: dict[int, int] = {}
+    if -1 in levels:
+        index = levels.index(-1)
+        with blaming(lambda: index):
+            _place(asked[index].level)
+    with blaming(lambda: timed[len(moments_ms)]):
+        for index in timed:
+            moments_ms[index] = moment_ms(asked[index].at_unix_ms)
+    requesters = (
+        [
+            ANONYMOUS if name is None and question.HasField("requester") else name
+            for name, question in zip(named, asked, strict=True)
+        ]
+        if None in named
+        else named
+    )
+    return Questions(
+        texts=list(map(_GET_PATH, asked)),
+        levels=levels,
+        requesters=requesters,
+        sizes_bytes={index: asked[index].size_bytes for index in sized},
+        moments_ms=moments_ms,
+    )
+
+
+def _place(level: int) -> int:
+    place = _PLACES.get(level)
+    if place is None:
+        raise InvalidInput(
+            "The level asked for is not set: ask for read, create, write or admin.",
+            reason="LEVEL_INVALID",
+            metadata={"level": str(level)},
+        )
+    return place
 
 
 def moment_ms(at_unix_ms: int) -> int:

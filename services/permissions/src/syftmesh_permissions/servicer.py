@@ -77,7 +77,7 @@ class PermissionServicer(pb_grpc.PermissionServiceServicer):
         caller = convert.asker(current_caller())
         check_count(len(request.questions), MAX_BATCH)
         await require_at_least(self._model, convert.token(request))
-        return convert.batch_response(await self._ask_many.run(caller, convert.batch(request.questions)))
+        return convert.batch_response(await self._ask_many.run(caller, convert.questions(request.questions)))
 
     async def ListReaders(self, request: pb.ListReadersRequest, context: Any) -> pb.ListReadersResponse:
         """Say who can read a path."""
@@ -101,7 +101,7 @@ class PermissionServicer(pb_grpc.PermissionServiceServicer):
         """Stream answers as they change."""
         caller = convert.asker(current_caller())
         check_count(len(request.questions), MAX_WATCHED)
-        questions = list(convert.batch(request.questions))
+        questions = convert.questions(request.questions)
         await require_at_least(self._model, convert.token(request))
         async for told in self._watch.run(caller, questions):
             yield convert.told_message(told)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, Generic, TypeVar
 
 from syftmesh_core.clock import Clock
-from syftmesh_core.errors import InvalidInput, LimitExceeded, MeshError, PermissionDenied
+from syftmesh_core.errors import InvalidInput, LimitExceeded, PermissionDenied
 
 from syftmesh_permissions.domain.consistency import Model, Token
 from syftmesh_permissions.domain.pace import Pace
-from syftmesh_permissions.domain.ruling import Asked, Rulings, Session
+from syftmesh_permissions.domain.question import Questions
+from syftmesh_permissions.domain.ruling import Rulings, Session
 
 MAX_BATCH: Final = 10_000
 _STEP: Final = 64
@@ -51,7 +52,7 @@ class AskMany(Generic[T]):
         self._clock = clock
 
     async def run(
-        self, caller: str, questions: Iterable[Asked], numbers: Sequence[int] | None = None
+        self, caller: str, questions: Questions, numbers: Sequence[int] | None = None
     ) -> Decided[T]:
         """Return the answers to `questions`, asked by `caller` (a principal, or anonymous).
 
@@ -66,23 +67,17 @@ class AskMany(Generic[T]):
                 `index` likewise.
             Unavailable: The rules are not known now.
         """
-        pace = Pace(self._clock)
-        source, asked = iter(questions), list[Asked]()
-        while part := list(islice(source, _STEP)):
-            asked += part
-            if pace.is_due:
-                await pace.rest()
         # What is decided without a pause is of one point anyway; before the first pause all rules are held.
-        token, session, held = self._model.token(), self._rulings.session(caller), False
+        pace, held = Pace(self._clock), False
+        token, session = self._model.token(), self._rulings.session(caller)
         answers: list[T] = []
-        for start in range(0, len(asked), _STEP):
-            try:
-                session.take(asked[start : start + _STEP], answers)
-            except (InvalidInput, PermissionDenied) as error:
-                raise blamed(error, numbers[len(answers)] if numbers else len(answers)) from error
-            if pace.is_due and len(answers) < len(asked):
+        for start in range(0, len(questions), _STEP):
+            end = min(start + _STEP, len(questions))
+            with blaming(lambda: numbers[len(answers)] if numbers else len(answers)):
+                session.take(questions, start, end, answers)
+            if pace.is_due and end < len(questions):
                 if not held:
-                    session.pin(asked[len(answers) :])
+                    session.pin(questions.texts[end:])
                     held = True
                 await pace.rest()
         return Decided(answers, token, session)
@@ -102,7 +97,23 @@ def check_count(count: int, limit: int) -> None:
         )
 
 
-def blamed(error: MeshError, index: int) -> MeshError:
-    """Return `error` with the question that is to blame for it."""
-    metadata = {**error.metadata, "index": str(index)}
-    return type(error)(f"Question {index}: {error.message}", reason=error.reason, metadata=metadata)
+@contextmanager
+def blaming(index: Callable[[], int]) -> Iterator[None]:
+    """Name the question that is to blame for a refusal.
+
+    Args:
+        index: Gives its place when there is one.
+
+    Raises:
+        InvalidInput: What was raised inside, with metadata `index`.
+        PermissionDenied: Likewise.
+    """
+    try:
+        yield
+    except (InvalidInput, PermissionDenied) as error:
+        place = str(index())
+        raise type(error)(
+            f"Question {place}: {error.message}",
+            reason=error.reason,
+            metadata={**error.metadata, "index": place},
+        ) from error

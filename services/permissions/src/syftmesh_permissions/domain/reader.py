@@ -6,7 +6,9 @@ from typing import Final
 
 from syftmesh_core.clock import Clock
 from syftmesh_core.path import MeshPath, parse_path
+from syftmesh_core.permission.engine import find_deciding
 from syftmesh_core.permission.reader import ReaderKind, Readers, readers_of
+from syftmesh_core.permission.ruleset import Level
 from syftmesh_core.permission.tree import NO_GROUPS, RuleTree
 from syftmesh_core.principal import is_authenticated
 
@@ -47,8 +49,7 @@ class ListReaders:
         sight = sight_of(tree, caller, path, now_ms)
         if sight is Sight.NONE:
             return _unseen(tree, caller, path, moment_ms)
-        found = readers_of(tree, path, moment_ms)
-        return found if sight is Sight.ADMIN else _as_written(tree, path, found, moment_ms)
+        return (readers_of if sight is Sight.ADMIN else _as_written)(tree, path, moment_ms)
 
 
 def _unseen(tree: RuleTree, caller: str, path: MeshPath, now_ms: int) -> Readers:
@@ -58,9 +59,13 @@ def _unseen(tree: RuleTree, caller: str, path: MeshPath, now_ms: int) -> Readers
     return Readers(ReaderKind.OPEN, frozenset(known), UNSEEN)
 
 
-def _as_written(tree: RuleTree, path: MeshPath, full: Readers, now_ms: int) -> Readers:
+def _as_written(tree: RuleTree, path: MeshPath, now_ms: int) -> Readers:
     """Return what the rule file alone says: groups are the owner's, and who is in one is not written there."""
     written = readers_of(tree.with_groups(NO_GROUPS), path, now_ms)
-    if written == full:
-        return full
+    deciding = find_deciding(tree, path, now_ms)
+    rule = None if deciding is None else deciding.rule
+    if rule is None or written.kind is ReaderKind.PUBLIC:
+        return written
+    if not (rule.access.granted(Level.READ).groups or rule.deny.groups):
+        return written
     return Readers(ReaderKind.OPEN, written.principals, f"{written.why} {_GROUPS_UNSEEN}")

@@ -7,119 +7,31 @@ outlive them. What is out of the ordinary (personal rules, limits, another momen
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Sized
+from typing import Final, Generic, TypeVar
 
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import InvalidInput
-from syftmesh_core.path import MAX_PATH_BYTES, MAX_SEGMENTS, SETTINGS_FILE, parse_path
-from syftmesh_core.permission.engine import (
-    DENIED_BY_RULE,
-    EXPIRED,
-    NO_RULE_FILE,
-    NO_RULE_MATCHES,
-    NOT_LISTED,
-    OWNER,
-    RULE_ALLOWS,
-)
-from syftmesh_core.permission.entry import NOBODY, EntryList
-from syftmesh_core.permission.ruleset import Level, Rule
+from syftmesh_core.path import parse_path
+from syftmesh_core.permission.engine import OWNER, RULE_ALLOWS
+from syftmesh_core.permission.ruleset import Level
 from syftmesh_core.permission.subject import Subject
-from syftmesh_core.permission.tree import RuleFile, RuleTree
+from syftmesh_core.permission.tree import RuleTree
 from syftmesh_core.principal import normalise_principal, parse_requester
 
+from syftmesh_permissions.domain.clause import Clause, Folder, Home, is_ordinary
 from syftmesh_permissions.domain.inquiry import Inquiry, Rules, answer
+from syftmesh_permissions.domain.question import LEVELS, Questions
 from syftmesh_permissions.domain.sight import Sight, Verdict, denied, may_read
 
 T = TypeVar("T")
-
-Asked = tuple[str, Level, str | None, int | None, int | None]
-"""The fields of an `Inquiry` in their order; thousands at once are not worth thousands of objects."""
 
 MAX_KEPT: Final = 65_536
 """Paths, directories and datasites remembered, of each: tens of megabytes. One more, and all are forgotten."""
 
 _MAX_NAMES: Final = 8192
 _MAX_TEXT: Final = 256
-_MAX_NAME: Final = 64
 _MS_PER_DAY: Final = 86_400_000
-_ORDINARY: Final = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,{_MAX_NAME - 1}}}")
-_NO_LISTS: Final = dict.fromkeys(Level, NOBODY)
-
-
-class _Home:
-    """The rules of one datasite on one day, to which everything remembered belongs."""
-
-    __slots__ = ("clauses", "day", "tree")
-
-    def __init__(self, tree: RuleTree, day: int) -> None:
-        self.tree = tree
-        self.day = day
-        self.clauses: dict[tuple[int, int], _Clause] = {}
-
-
-class _Clause:
-    """What decides about a path: a rule of a file, or that there is none."""
-
-    __slots__ = (
-        "admin",
-        "deny",
-        "expires_ms",
-        "file",
-        "given",
-        "granted",
-        "home",
-        "otherwise",
-        "rule",
-        "site",
-    )
-
-    def __init__(self, home: _Home, file: RuleFile | None, rule: Rule | None) -> None:
-        self.home = home
-        self.site = home.tree.site
-        self.file = file
-        self.rule = rule
-        self.otherwise = NOT_LISTED if rule else NO_RULE_MATCHES if file else NO_RULE_FILE
-        self.expires_ms = rule.expires_ms if rule else None
-        self.deny = rule.deny if rule else NOBODY
-        self.admin = rule.access.admin if rule else NOBODY
-        self.granted: dict[Level, EntryList | None] = {**_NO_LISTS}
-        self.given: dict[str, Any] = {}
-        if rule is not None:
-            for level in Level:
-                limited = rule.limits is not None and level is not Level.READ
-                self.granted[level] = None if limited else rule.access.granted(level)
-
-    def verdict(self, reason: str) -> Verdict:
-        ref = None if self.file is None or reason == OWNER else self.file.ref(self.rule)
-        return Verdict(reason in (OWNER, RULE_ALLOWS), reason, ref)
-
-    def reason(self, requester: str, entries: EntryList, now_ms: int) -> str:
-        """Return why `requester` is granted what `entries` grant, or is not."""
-        if requester == self.site:
-            return OWNER
-        if self.expires_ms is not None and now_ms >= self.expires_ms:
-            return EXPIRED
-        groups = self.home.tree.groups
-        if self.deny is not NOBODY and self.deny.names(requester, groups):
-            return DENIED_BY_RULE
-        if requester in entries.principals or entries.names(requester, groups):
-            return RULE_ALLOWS
-        return self.otherwise
-
-
-class _Folder:
-    """A directory whose files are asked about; `prefix` leads from the rule file's directory to it."""
-
-    __slots__ = ("file", "home", "prefix", "site")
-
-    def __init__(self, home: _Home, segments: tuple[str, ...]) -> None:
-        self.home = home
-        self.site = home.tree.site
-        self.file = home.tree.governing((*segments, "*"))
-        depth = len(self.file.directory) if self.file else 0
-        self.prefix = "".join(f"{name}/" for name in segments[depth:])
 
 
 class Rulings(Generic[T]):
@@ -138,42 +50,36 @@ class Rulings(Generic[T]):
         self.rules = rules
         self.clock = clock
         self.render = render
-        self.clauses: dict[str, _Clause] = {}
-        self.folders: dict[str, _Folder] = {}
-        self.names: dict[str, str] = {}
-        self._homes: dict[str, _Home] = {}
+        self.owner = render(Verdict(True, OWNER, None))
+        self.clauses: dict[str, Clause[T]] = {}
+        self.folders: dict[str, Folder[T]] = {}
+        self.names: dict[str | None, str] = {}
+        self._homes: dict[str, Home[T]] = {}
         self._max_kept = max_kept
 
     def session(self, caller: str) -> Session[T]:
-        """Return decisions for `caller` (a principal, or anonymous) at this moment."""
+        """Return decisions for `caller` (a principal, a guest, or anonymous) at this moment."""
         return Session(self, caller, self.clock.now_ms())
 
-    def home(self, tree: RuleTree, now_ms: int) -> _Home:
+    def home(self, tree: RuleTree, now_ms: int) -> Home[T]:
         """Return where what is known under `tree` is kept."""
         known, day = self._homes.get(tree.site), now_ms // _MS_PER_DAY
         if known is None or known.tree is not tree or known.day != day:
             self._make_room(self._homes)
-            known = self._homes[tree.site] = _Home(tree, day)
+            known = self._homes[tree.site] = Home(tree, day)
         return known
 
-    def keep_clause(self, text: str, clause: _Clause) -> None:
+    def keep_clause(self, text: str, clause: Clause[T]) -> None:
         """Remember what decides about a path."""
         self._make_room(self.clauses)
         if len(text) <= _MAX_TEXT:
             self.clauses[text] = clause
 
-    def keep_folder(self, text: str, folder: _Folder) -> None:
+    def keep_folder(self, text: str, folder: Folder[T]) -> None:
         """Remember the rule file of a directory."""
         self._make_room(self.folders)
         if len(text) <= _MAX_TEXT:
             self.folders[text] = folder
-
-    def _make_room(self, kept: Sized) -> None:
-        # All at once: what hangs together goes together, and what is asked for comes back by itself.
-        if len(kept) >= self._max_kept:
-            self.clauses.clear()
-            self.folders.clear()
-            self._homes.clear()
 
     def requester(self, text: str) -> str:
         """Return the requester that `text` names; raises InvalidInput (PRINCIPAL_INVALID)."""
@@ -182,6 +88,13 @@ class Rulings(Generic[T]):
             self.names.clear()
         self.names[text] = name
         return name
+
+    def _make_room(self, kept: Sized) -> None:
+        # All at once: what hangs together goes together, and what is asked for comes back by itself.
+        if len(kept) >= self._max_kept:
+            self.clauses.clear()
+            self.folders.clear()
+            self._homes.clear()
 
 
 class Session(Generic[T]):
@@ -194,65 +107,84 @@ class Session(Generic[T]):
         self._rulings = rulings
         self._caller = caller
         self._now_ms = now_ms
-        self._homes: dict[str, _Home] = {}
-        self._sights: dict[_Clause, Sight] = {}
+        self._homes: dict[str, Home[T]] = {}
+        self._sights: dict[Clause[T], Sight] = {}
         self._files: dict[str, bool] = {}
 
     def tree(self, site: str) -> RuleTree:
         """Return the rules of a datasite that this session decides by; raises Unavailable."""
         return self._home(site).tree
 
-    def pin(self, asked: Iterable[Asked]) -> None:
-        """Hold the rules that decide about `asked`, as they are now; raises Unavailable."""
-        for first in {text.partition("/")[0] for text, *_ in asked}:
+    def pin(self, texts: Iterable[str]) -> None:
+        """Hold the rules that decide about the paths `texts`, as they are now; raises Unavailable."""
+        for first in {text.partition("/")[0] for text in texts}:
             try:
                 site = normalise_principal(first)
             except InvalidInput:
                 continue  # the question itself is refused when its turn comes
             self._home(site)
 
-    def take(self, asked: Sequence[Asked], found: list[T]) -> None:
-        """Append the answers to `asked`; after an error `found` ends before the question that is to blame.
+    def take(self, questions: Questions, start: int, end: int, found: list[T]) -> None:
+        """Append the answers to the questions from `start` to before `end`.
+
+        After an error `found` ends before the answer to the question that is to blame.
 
         Raises:
             InvalidInput: PATH_INVALID, PRINCIPAL_INVALID.
             PermissionDenied: (PERMISSION_DENIED) about somebody else without admin on the path.
             Unavailable: The rules are not known now.
         """
-        known, homes, names = self._rulings.clauses.get, self._homes.get, self._rulings.names.get
-        caller, now_ms, sights = self._caller, self._now_ms, self._sights.get
-        for text, level, who, size_bytes, at_ms in asked:
-            clause = known(text)
-            if clause is None or clause.home is not homes(clause.site):
-                clause = self._find(text, clause)
-            entries = None if clause is None or at_ms is not None else clause.granted[level]
-            if clause is None or entries is None:
-                found.append(self._exactly(Inquiry(text, level, who, size_bytes, at_ms)))
+        for index in questions.special_between(start, end):
+            self._take_plain(questions, start, index, found)
+            found.append(self._exactly(questions.inquiry(index)))
+            start = index + 1
+        self._take_plain(questions, start, end, found)
+
+    def _take_plain(self, questions: Questions, start: int, end: int, found: list[T]) -> None:
+        """Answer questions of now without a size: what is ordinary here, where the time goes."""
+        texts, names = questions.texts[start:end], questions.requesters[start:end]
+        clauses, requesters = map(self._rulings.clauses.get, texts), map(self._rulings.names.get, names)
+        home: Home[T] | None = None
+        caller, is_owner = self._caller, False
+        for clause, text, level, name, requester in zip(
+            clauses, texts, questions.levels[start:end], names, requesters, strict=True
+        ):
+            if clause is None or clause.home is not home:
+                clause = self._find(text, clause)  # noqa: PLW2901 - the same, or what decides now
+                if clause is None:
+                    found.append(self._exactly(Inquiry(text, LEVELS[level], name)))
+                    continue
+                home, is_owner = clause.home, clause.site == caller
+            who = requester
+            if who is None:
+                who = caller if name is None else self._rulings.requester(name)
+            listed = clause.listed[level] if is_owner else None
+            if listed is None:
+                found.append(self._answer(clause, text, level, who))
                 continue
-            requester = caller if who is None else names(who) or self._rulings.requester(who)
-            sight = Sight.ADMIN if caller == clause.site else sights(clause) or self._sight(clause)
-            if sight is not Sight.ADMIN and requester != caller:
-                raise denied(parse_path(text, drop_trailing_slash=True), requester)
-            reason = clause.reason(requester, entries, now_ms)
-            if sight is Sight.NONE:
-                reason = f"{reason} unseen"
-            given = clause.given.get(reason)
-            found.append(self._give(clause, reason, sight) if given is None else given)
+            given = clause.yes if who in listed else clause.no if who != caller else self._rulings.owner
+            found.append(self._answer(clause, text, level, who) if given is None else given)
 
-    def _give(self, clause: _Clause, key: str, sight: Sight) -> T:
-        reason, _, _ = key.partition(" ")
-        given = self._rulings.render(clause.verdict(reason).seen_by(sight))
-        clause.given[key] = given
-        return given
+    def _answer(self, clause: Clause[T], text: str, level: int, requester: str) -> T:
+        """Answer by the clause, to whomever."""
+        if clause.is_limited and LEVELS[level] is not Level.READ:
+            return self._exactly(Inquiry(text, LEVELS[level], requester))
+        sight = self._sight(clause)
+        if sight is not Sight.ADMIN and requester != self._caller:
+            raise denied(parse_path(text), requester)
+        reason = clause.reason(requester, LEVELS[level], self._now_ms)
+        if reason == OWNER:
+            return self._rulings.owner
+        return clause.give(reason, sight, self._rulings.render)
 
-    def _home(self, site: str) -> _Home:
+    def _home(self, site: str) -> Home[T]:
         home = self._homes.get(site)
         if home is None:
             tree = self._rulings.rules.tree(site)
             home = self._homes[site] = self._rulings.home(tree, self._now_ms)
         return home
 
-    def _find(self, text: str, known: _Clause | None) -> _Clause | None:
+    def _find(self, text: str, known: Clause[T] | None) -> Clause[T] | None:
         """Return what decides about the path `text`, None where only the exact way may tell.
 
         Args:
@@ -262,49 +194,50 @@ class Session(Generic[T]):
         if known is not None and known.home is self._home(known.site):
             return known
         parent, _, name = text.rpartition("/")
-        if not _ORDINARY.fullmatch(name) or name == SETTINGS_FILE or name[:4].lower() == "syft":
+        if not is_ordinary(name):
             return None
         folder = self._rulings.folders.get(parent)
-        if folder is None or folder.home is not self._home(folder.site):
+        if folder is None or folder.home is not self._home(folder.home.tree.site):
             folder = self._folder(parent)
             if folder is None:
                 return None
-        file, home = folder.file, folder.home
-        rule = None
+        file, rule = folder.file, None
         if file is not None:
             rule = file.rules.deciding(Subject(folder.prefix + name), self._now_ms)
             if rule is not None and rule.pattern.is_personal:
                 return None
-        key = (id(file), -1 if rule is None else rule.index)
-        clause = home.clauses.get(key)
-        if clause is None:
-            clause = home.clauses[key] = _Clause(home, file, rule)
+        clause = folder.home.clause(file, rule)
         self._rulings.keep_clause(text, clause)
         return clause
 
-    def _folder(self, parent: str) -> _Folder | None:
+    def _folder(self, parent: str) -> Folder[T] | None:
         try:
             path = parse_path(parent)
         except InvalidInput:
             return None  # the exact way says what is wrong with the whole path
-        long = len(str(path).encode()) + 1 + _MAX_NAME > MAX_PATH_BYTES
-        if long or len(path.segments) + 2 > MAX_SEGMENTS:
+        if not Folder.has_room(path):
             return None
-        folder = _Folder(self._home(path.site), path.segments)
+        folder = Folder(self._home(path.site), path.segments)
         self._rulings.keep_folder(parent, folder)
         return folder
 
-    def _sight(self, clause: _Clause) -> Sight:
-        sight = Sight.NONE
-        if clause.reason(self._caller, clause.admin, self._now_ms) == RULE_ALLOWS:
-            sight = Sight.ADMIN
-        elif clause.file is not None:
-            file = clause.file.path
-            if file not in self._files:
-                self._files[file] = may_read(clause.home.tree, self._caller, file, self._now_ms)
-            sight = Sight.READER if self._files[file] else Sight.NONE
-        self._sights[clause] = sight
+    def _sight(self, clause: Clause[T]) -> Sight:
+        if self._caller == clause.site:
+            return Sight.ADMIN
+        sight = self._sights.get(clause)
+        if sight is None:
+            sight = self._sights[clause] = self._found_sight(clause)
         return sight
+
+    def _found_sight(self, clause: Clause[T]) -> Sight:
+        if clause.reason(self._caller, Level.ADMIN, self._now_ms) == RULE_ALLOWS:
+            return Sight.ADMIN
+        if clause.file is None:
+            return Sight.NONE
+        file = clause.file.path
+        if file not in self._files:
+            self._files[file] = may_read(clause.home.tree, self._caller, file, self._now_ms)
+        return Sight.READER if self._files[file] else Sight.NONE
 
     def _exactly(self, inquiry: Inquiry) -> T:
         path = parse_path(inquiry.path, drop_trailing_slash=True)

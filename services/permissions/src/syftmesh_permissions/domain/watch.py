@@ -15,7 +15,7 @@ from syftmesh_permissions.domain.batch import AskMany, Decided
 from syftmesh_permissions.domain.consistency import Model, Token
 from syftmesh_permissions.domain.horizon import Horizon
 from syftmesh_permissions.domain.inquiry import Rules
-from syftmesh_permissions.domain.ruling import Asked
+from syftmesh_permissions.domain.question import Questions
 
 MAX_WATCHED: Final = 1000
 GATHER_S: Final = 0.2
@@ -63,7 +63,7 @@ class WatchMany(Generic[T]):
         self._clock = clock
         self._sleep = sleep
 
-    async def run(self, caller: str, questions: Sequence[Asked]) -> AsyncIterator[Told[T]]:
+    async def run(self, caller: str, questions: Questions) -> AsyncIterator[Told[T]]:
         """Iterate over the answers to `questions`, then over every one that has changed, for ever.
 
         Whoever takes them slowly gets the newest only. `caller` is a principal, or anonymous.
@@ -78,7 +78,7 @@ class WatchMany(Generic[T]):
         due: Sequence[int] = range(len(questions))
         while True:
             now_ms = self._clock.now_ms()
-            decided = await self._ask.run(caller, [questions[index] for index in due], due)
+            decided = await self._ask.run(caller, questions.part(due), due)
             for told in watched.note(due, decided, now_ms):
                 yield told
             due = await self._next(watched, decided.token.sequence)
@@ -100,7 +100,7 @@ class WatchMany(Generic[T]):
 class _Watched(Generic[T]):
     """What was told of the questions, by which rules, and until when it can hold."""
 
-    def __init__(self, questions: Sequence[Asked]) -> None:
+    def __init__(self, questions: Questions) -> None:
         self._questions = questions
         self._paths: dict[int, MeshPath] = {}
         self._answers: dict[int, T] = {}
@@ -140,7 +140,7 @@ class _Watched(Generic[T]):
     def _path(self, index: int) -> MeshPath:
         path = self._paths.get(index)
         if path is None:
-            path = self._paths[index] = parse_path(self._questions[index][0], drop_trailing_slash=True)
+            path = self._paths[index] = parse_path(self._questions.texts[index], drop_trailing_slash=True)
         return path
 
 
