@@ -175,6 +175,23 @@ async def test_a_poll_that_outlives_its_hold_gives_no_second_pair(place: Place) 
     assert len(place.world.stores.families.rows) == 1
 
 
+async def test_a_poll_that_is_overtaken_before_it_began_asks_nobody(place: Place) -> None:
+    started = await place.start()
+    (key,) = place.logins.rows
+    plain = place.logins.get
+
+    async def overtaken(asked: str) -> Any:
+        found = await plain(asked)
+        if found.record.next_poll_ms > place.world.clock.now_ms():
+            place.logins._put(key, replace(found.record, next_poll_ms=found.record.next_poll_ms + 1))
+            found = await plain(asked)
+        return found
+
+    place.logins.get = overtaken
+    assert await place.hub.finish(started.login_secret) == PendingLogin(5)
+    assert place.sso.asked == []
+
+
 async def test_a_login_whose_poll_died_with_its_replica_goes_on_at_another(place: Place) -> None:
     began, goes_on = asyncio.Event(), asyncio.Event()
     place.sso.answers = [(began, goes_on, CONFIRMED), CONFIRMED]

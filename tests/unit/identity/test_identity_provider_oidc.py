@@ -320,6 +320,14 @@ async def test_clocks_may_differ_by_a_minute_and_no_more(sso: Sso) -> None:
         await sso.refused(check)
 
 
+async def test_a_token_ends_by_time(sso: Sso) -> None:
+    sso.give(sign(sso.claims()))
+    sso.clock.advance(300 + LEEWAY_S - 1)
+    assert (await sso.client.poll("device-code")).state is PollState.CONFIRMED
+    sso.clock.advance(1)
+    await sso.refused("exp")
+
+
 async def test_a_token_for_several_clients_counts_when_it_was_made_for_this_one(sso: Sso) -> None:
     sso.give(sign(sso.claims(aud=[CLIENT, "other"], azp=CLIENT)))
     assert (await sso.client.poll("device-code")).state is PollState.CONFIRMED
