@@ -8,46 +8,51 @@ import random
 import re
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from bench.child import module, running
 from bench.measure import Row, Target, alone, compared, pairs, percentile
 from syftmesh_core.path import parse_path
-from syftmesh_core.permission import Groups, Level, Question, RuleSet, RuleTree, decide, parse_ruleset
+from syftmesh_core.permission import Level, Question, RuleSet, RuleTree, decide, parse_ruleset
 
-NO_GROUPS: Final[Groups] = {}
 OWNER: Final = "alice@hospital.example"
 FILES: Final = 10_000
 SMALL, LARGE = 1_000, 100_000
 QUESTIONS: Final = 10_000
 TEXTS: Final = 1_000
+PEOPLE: Final = 100
 P99_LIMIT_US: Final = 20.0
+MEMORY_LIMIT_MB: Final = 200.0
 NOW_MS: Final = 1_800_000_000_000
 
 Directory = tuple[str, ...]
 
 
-async def check(_folder: Path, count: int) -> list[Row]:
-    """Measure one decision after the other on trees of three sizes."""
+async def check(folder: Path, count: int) -> list[Row]:
+    """Measure one decision after the other on trees of three sizes, and what the largest takes."""
     source = random.Random(7)  # noqa: S311 - the same questions every time
-    texts = [_rules(source, number) for number in range(TEXTS)]
+    texts = [_rules(source, number, PEOPLE) for number in range(TEXTS)]
     parsed = [parse_ruleset(text.encode()) for text in texts]
     directories = _directories(FILES)
     tree, questions = _tree(parsed, directories), _questions(source, directories)
     walk = Walk({d: texts[n % TEXTS] for n, d in enumerate(directories)})
 
     async def ours() -> float:
-        return percentile(_times(lambda q: decide(tree, q, NO_GROUPS), questions), 0.5)
+        return percentile(_times(partial(decide, tree), questions), 0.5)
 
     async def reference() -> float:
         return percentile(_times(walk.check, questions), 0.5)
 
     against = await pairs(count, ours, reference)
-    tails = [percentile(_times(lambda q: decide(tree, q, NO_GROUPS), questions), 0.99) for _ in range(count)]
+    tails = [percentile(_times(partial(decide, tree), questions), 0.99) for _ in range(count)]
     return [
         alone("permission check in process, 10 k rule files, p99", "us", tails, P99_LIMIT_US),
         compared("permission check in process, 10 k rule files, p50", "us", "plain walk", against, None),
         await _slope(source, parsed, count),
+        await _memory(folder, PEOPLE, MEMORY_LIMIT_MB),
+        await _memory(folder, 10 * PEOPLE, None),
     ]
 
 
@@ -57,12 +62,21 @@ async def _slope(source: random.Random, parsed: Sequence[RuleSet], count: int) -
 
     def sample(size: int) -> Callable[[], Any]:
         async def take() -> float:
-            return percentile(_times(lambda q: decide(trees[size][1], q, NO_GROUPS), asked[size]), 0.5)
+            return percentile(_times(partial(decide, trees[size][1]), asked[size]), 0.5)
 
         return take
 
     found = await pairs(count, sample(LARGE), sample(SMALL))
     return compared("permission check, 100 k rule files", "us", "ours at 1 k", found, Target(1.3))
+
+
+async def _memory(folder: Path, people: int, limit_mb: float | None) -> Row:
+    """Measure files that all differ, each parsed by itself in a process of their own."""
+    command = (*module("bench.permission_memory"), str(LARGE), str(people))
+    async with running(*command, log=folder / "memory.log", word="bytes", timeout_s=900) as (_, line):
+        found_mb = int(line.split()[1]) / 1e6
+    what = f"memory of 100 k distinct rule files, 5 rules each, {people} people"
+    return alone(what, "MB", [found_mb], limit_mb)
 
 
 class Walk:
@@ -91,10 +105,11 @@ def _compiled(text: str) -> list[tuple[re.Pattern[str], str, frozenset[str]]]:
     return [(re.compile(fnmatch.translate(p)), p, frozenset(who)) for p, *who in found]
 
 
-def _rules(source: random.Random, number: int) -> str:
+def _rules(source: random.Random, number: int, people: int = PEOPLE) -> str:
+    """Return a rule file like no other of the same kind: by a pattern of its own, and two people a rule."""
     lines = ["rules:"]
     for pattern in ("**", "*.csv", f"part-{number}/*.csv", "reports/**/*.md", "notes-?.txt"):
-        first, second = source.sample(range(100), 2)
+        first, second = source.sample(range(people), 2)
         lines.append(f'  - pattern: "{pattern}"\n    access: {{read: ["{_who(first)}", "{_who(second)}"]}}')
     return "\n".join(lines) + "\n"
 
@@ -104,6 +119,7 @@ def _who(number: int) -> str:
 
 
 def _directories(count: int) -> list[Directory]:
+    """Return so many directories, three levels deep."""
     return [(f"area-{n % 20}", f"project-{n // 20 % 500}", f"set-{n}") for n in range(count)]
 
 
@@ -116,7 +132,7 @@ def _questions(source: random.Random, directories: Sequence[Directory]) -> list[
     found = []
     for _ in range(QUESTIONS):
         path = "/".join((OWNER, *source.choice(directories), source.choice(names)))
-        found.append(Question(_who(source.randrange(100)), parse_path(path), Level.READ, NOW_MS))
+        found.append(Question(_who(source.randrange(PEOPLE)), parse_path(path), Level.READ, NOW_MS))
     return found
 
 
