@@ -183,6 +183,46 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The identity service's signing key cannot be read: restore it, or remove it, which ends all logins."""
     ERROR_REASON_ADMIN_SOCKET_LIMITED: _ErrorReason.ValueType  # 223
     """The operator's socket serves join tokens and the list of sites only: use a login for all else."""
+    ERROR_REASON_ADMIN_SOCKET_MISSING: _ErrorReason.ValueType  # 224
+    """There is no operator's socket where SYFTMESH_ADMIN_SOCKET says: give its path, or wait until identity runs."""
+    ERROR_REASON_AUDIENCE_INVALID: _ErrorReason.ValueType  # 225
+    """A token was asked for a service that there is not: leave the audiences out, or name services of the hub."""
+    ERROR_REASON_CODE_INVALID: _ErrorReason.ValueType  # 226
+    """The login code is wrong, used, expired, replaced, or was tried too often: ask for a new one."""
+    ERROR_REASON_CODE_LOGIN_DISABLED: _ErrorReason.ValueType  # 227
+    """This mesh sends no codes by e-mail: use another login, or redeem a join token."""
+    ERROR_REASON_DOMAIN_INVALID: _ErrorReason.ValueType  # 228
+    """It is no domain of e-mail addresses, or a domain and an e-mail are given both: give one of them."""
+    ERROR_REASON_EMAIL_NOT_VERIFIED: _ErrorReason.ValueType  # 229
+    """The OIDC provider does not vouch for an e-mail address that may log in here: verify it there, or ask
+    the operator.
+    """
+    ERROR_REASON_GUESTS_DISABLED: _ErrorReason.ValueType  # 230
+    """This mesh admits no guests: log in."""
+    ERROR_REASON_GUEST_NOT_ALLOWED: _ErrorReason.ValueType  # 231
+    """A guest may read and ask what everybody may, and nothing else: log in."""
+    ERROR_REASON_LOGIN_INVALID: _ErrorReason.ValueType  # 232
+    """The login by a provider is unknown, used, expired, or was refused by the person: begin anew."""
+    ERROR_REASON_MAIL_AWAY: _ErrorReason.ValueType  # 233
+    """The mail server of the mesh takes no mail now: try again; an operator looks at identity's log."""
+    ERROR_REASON_PRINCIPAL_DIFFERS: _ErrorReason.ValueType  # 234
+    """The OIDC provider knows the person by another e-mail than the login names: log in with that one."""
+    ERROR_REASON_PRINCIPAL_REVOKED: _ErrorReason.ValueType  # 235
+    """The person was put out of this mesh by an administrator: ask one of them."""
+    ERROR_REASON_PROVIDER_AWAY: _ErrorReason.ValueType  # 236
+    """The OIDC provider does not answer, or not as it must: try again; an operator looks at identity's log."""
+    ERROR_REASON_PROVIDER_TOKEN_INVALID: _ErrorReason.ValueType  # 237
+    """What the OIDC provider sent as proof does not hold: nobody is logged in by it."""
+    ERROR_REASON_PROVIDER_UNKNOWN: _ErrorReason.ValueType  # 238
+    """This mesh has no OIDC provider of that name: see `syftmesh login --help`."""
+    ERROR_REASON_SIGNING_KEY_FOREIGN: _ErrorReason.ValueType  # 239
+    """Another replica of identity has another signing key file: give all of them the same one."""
+    ERROR_REASON_TOO_MANY_CODES: _ErrorReason.ValueType  # 240
+    """Too many login codes were asked for within an hour: metadata says when to try again."""
+    ERROR_REASON_TOO_MANY_LOGINS: _ErrorReason.ValueType  # 241
+    """Too many logins came from this address within an hour: metadata says when to try again."""
+    ERROR_REASON_TOO_MANY_TRIES: _ErrorReason.ValueType  # 242
+    """Too many wrong login codes came from this address: metadata says when to try again."""
     ERROR_REASON_PRINCIPAL_INVALID: _ErrorReason.ValueType  # 300
     """==== 300-399: Names, paths, rules and permissions.
 
@@ -216,6 +256,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A rule file has to be signed by an admin device: write it with a person's own profile."""
     ERROR_REASON_SITE_UNKNOWN: _ErrorReason.ValueType  # 313
     """There is no such datasite: check the address."""
+    ERROR_REASON_CHANGE_MISSING: _ErrorReason.ValueType  # 314
+    """The command names nothing to change: say what."""
+    ERROR_REASON_GROUP_EXISTS: _ErrorReason.ValueType  # 315
+    """The owner has a group of that name: add members to it, or take another name."""
+    ERROR_REASON_GROUP_IN_USE: _ErrorReason.ValueType  # 316
+    """Rules or groups name the group, and would mean nobody without it: change them first, or confirm."""
+    ERROR_REASON_GROUP_UNKNOWN: _ErrorReason.ValueType  # 317
+    """The owner has no group of that name: see `syftmesh group ls`."""
+    ERROR_REASON_MEMBER_UNKNOWN: _ErrorReason.ValueType  # 318
+    """Somebody shall leave a group who is not in it: see `syftmesh group show`."""
+    ERROR_REASON_RULES_NOT_EDITABLE: _ErrorReason.ValueType  # 319
+    """The file is written in a way that cannot be edited without losing something: edit it by hand."""
+    ERROR_REASON_RULE_SHADOWED: _ErrorReason.ValueType  # 320
+    """Another rule or a terminal file above would decide instead: change that one."""
+    ERROR_REASON_RULE_UNKNOWN: _ErrorReason.ValueType  # 321
+    """The rule file has no rule of that pattern: see `syftmesh acl show`."""
     ERROR_REASON_ENCODING_INVALID: _ErrorReason.ValueType  # 400
     """==== 400-499: Keys, seals, records and statements.
 
@@ -692,6 +748,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The file with the hub's authority holds no certificates, or a private key beside them: ask for the
     certificate alone.
     """
+    ERROR_REASON_CODE_MISSING: _ErrorReason.ValueType  # 930
+    """A login code is needed and there is no terminal to type it at: use --code-file."""
+    ERROR_REASON_PROVIDER_AMBIGUOUS: _ErrorReason.ValueType  # 931
+    """The mesh has several OIDC providers: choose one with --provider."""
     ERROR_REASON_RUN_INVALID: _ErrorReason.ValueType  # 1000
     """==== 1000-1099: Federated runs.
     A field of a run or proposal makes no run: metadata `field` names it.
@@ -820,7 +880,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     or grant it.
     """
     ERROR_REASON_CLUSTER_REFUSED: _ErrorReason.ValueType  # 1102
-    """The API server does not take what was asked of it: look whether its version knows user namespaces, and at the
+    """The API server does not take what was asked of it: look whether its version knows user namespaces,
+    and at the
     settings.
     """
     ERROR_REASON_CLUSTER_OBJECT_UNKNOWN: _ErrorReason.ValueType  # 1103
@@ -1047,6 +1108,46 @@ ERROR_REASON_SIGNING_KEY_DAMAGED: ErrorReason.ValueType  # 222
 """The identity service's signing key cannot be read: restore it, or remove it, which ends all logins."""
 ERROR_REASON_ADMIN_SOCKET_LIMITED: ErrorReason.ValueType  # 223
 """The operator's socket serves join tokens and the list of sites only: use a login for all else."""
+ERROR_REASON_ADMIN_SOCKET_MISSING: ErrorReason.ValueType  # 224
+"""There is no operator's socket where SYFTMESH_ADMIN_SOCKET says: give its path, or wait until identity runs."""
+ERROR_REASON_AUDIENCE_INVALID: ErrorReason.ValueType  # 225
+"""A token was asked for a service that there is not: leave the audiences out, or name services of the hub."""
+ERROR_REASON_CODE_INVALID: ErrorReason.ValueType  # 226
+"""The login code is wrong, used, expired, replaced, or was tried too often: ask for a new one."""
+ERROR_REASON_CODE_LOGIN_DISABLED: ErrorReason.ValueType  # 227
+"""This mesh sends no codes by e-mail: use another login, or redeem a join token."""
+ERROR_REASON_DOMAIN_INVALID: ErrorReason.ValueType  # 228
+"""It is no domain of e-mail addresses, or a domain and an e-mail are given both: give one of them."""
+ERROR_REASON_EMAIL_NOT_VERIFIED: ErrorReason.ValueType  # 229
+"""The OIDC provider does not vouch for an e-mail address that may log in here: verify it there, or ask
+the operator.
+"""
+ERROR_REASON_GUESTS_DISABLED: ErrorReason.ValueType  # 230
+"""This mesh admits no guests: log in."""
+ERROR_REASON_GUEST_NOT_ALLOWED: ErrorReason.ValueType  # 231
+"""A guest may read and ask what everybody may, and nothing else: log in."""
+ERROR_REASON_LOGIN_INVALID: ErrorReason.ValueType  # 232
+"""The login by a provider is unknown, used, expired, or was refused by the person: begin anew."""
+ERROR_REASON_MAIL_AWAY: ErrorReason.ValueType  # 233
+"""The mail server of the mesh takes no mail now: try again; an operator looks at identity's log."""
+ERROR_REASON_PRINCIPAL_DIFFERS: ErrorReason.ValueType  # 234
+"""The OIDC provider knows the person by another e-mail than the login names: log in with that one."""
+ERROR_REASON_PRINCIPAL_REVOKED: ErrorReason.ValueType  # 235
+"""The person was put out of this mesh by an administrator: ask one of them."""
+ERROR_REASON_PROVIDER_AWAY: ErrorReason.ValueType  # 236
+"""The OIDC provider does not answer, or not as it must: try again; an operator looks at identity's log."""
+ERROR_REASON_PROVIDER_TOKEN_INVALID: ErrorReason.ValueType  # 237
+"""What the OIDC provider sent as proof does not hold: nobody is logged in by it."""
+ERROR_REASON_PROVIDER_UNKNOWN: ErrorReason.ValueType  # 238
+"""This mesh has no OIDC provider of that name: see `syftmesh login --help`."""
+ERROR_REASON_SIGNING_KEY_FOREIGN: ErrorReason.ValueType  # 239
+"""Another replica of identity has another signing key file: give all of them the same one."""
+ERROR_REASON_TOO_MANY_CODES: ErrorReason.ValueType  # 240
+"""Too many login codes were asked for within an hour: metadata says when to try again."""
+ERROR_REASON_TOO_MANY_LOGINS: ErrorReason.ValueType  # 241
+"""Too many logins came from this address within an hour: metadata says when to try again."""
+ERROR_REASON_TOO_MANY_TRIES: ErrorReason.ValueType  # 242
+"""Too many wrong login codes came from this address: metadata says when to try again."""
 ERROR_REASON_PRINCIPAL_INVALID: ErrorReason.ValueType  # 300
 """==== 300-399: Names, paths, rules and permissions.
 
@@ -1080,6 +1181,22 @@ ERROR_REASON_ADMIN_DEVICE_REQUIRED: ErrorReason.ValueType  # 312
 """A rule file has to be signed by an admin device: write it with a person's own profile."""
 ERROR_REASON_SITE_UNKNOWN: ErrorReason.ValueType  # 313
 """There is no such datasite: check the address."""
+ERROR_REASON_CHANGE_MISSING: ErrorReason.ValueType  # 314
+"""The command names nothing to change: say what."""
+ERROR_REASON_GROUP_EXISTS: ErrorReason.ValueType  # 315
+"""The owner has a group of that name: add members to it, or take another name."""
+ERROR_REASON_GROUP_IN_USE: ErrorReason.ValueType  # 316
+"""Rules or groups name the group, and would mean nobody without it: change them first, or confirm."""
+ERROR_REASON_GROUP_UNKNOWN: ErrorReason.ValueType  # 317
+"""The owner has no group of that name: see `syftmesh group ls`."""
+ERROR_REASON_MEMBER_UNKNOWN: ErrorReason.ValueType  # 318
+"""Somebody shall leave a group who is not in it: see `syftmesh group show`."""
+ERROR_REASON_RULES_NOT_EDITABLE: ErrorReason.ValueType  # 319
+"""The file is written in a way that cannot be edited without losing something: edit it by hand."""
+ERROR_REASON_RULE_SHADOWED: ErrorReason.ValueType  # 320
+"""Another rule or a terminal file above would decide instead: change that one."""
+ERROR_REASON_RULE_UNKNOWN: ErrorReason.ValueType  # 321
+"""The rule file has no rule of that pattern: see `syftmesh acl show`."""
 ERROR_REASON_ENCODING_INVALID: ErrorReason.ValueType  # 400
 """==== 400-499: Keys, seals, records and statements.
 
@@ -1556,6 +1673,10 @@ ERROR_REASON_CA_FILE_INVALID: ErrorReason.ValueType  # 929
 """The file with the hub's authority holds no certificates, or a private key beside them: ask for the
 certificate alone.
 """
+ERROR_REASON_CODE_MISSING: ErrorReason.ValueType  # 930
+"""A login code is needed and there is no terminal to type it at: use --code-file."""
+ERROR_REASON_PROVIDER_AMBIGUOUS: ErrorReason.ValueType  # 931
+"""The mesh has several OIDC providers: choose one with --provider."""
 ERROR_REASON_RUN_INVALID: ErrorReason.ValueType  # 1000
 """==== 1000-1099: Federated runs.
 A field of a run or proposal makes no run: metadata `field` names it.
@@ -1684,7 +1805,8 @@ ERROR_REASON_CLUSTER_RIGHTS_MISSING: ErrorReason.ValueType  # 1101
 or grant it.
 """
 ERROR_REASON_CLUSTER_REFUSED: ErrorReason.ValueType  # 1102
-"""The API server does not take what was asked of it: look whether its version knows user namespaces, and at the
+"""The API server does not take what was asked of it: look whether its version knows user namespaces,
+and at the
 settings.
 """
 ERROR_REASON_CLUSTER_OBJECT_UNKNOWN: ErrorReason.ValueType  # 1103
