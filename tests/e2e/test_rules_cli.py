@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ BOB, DORA = "bob@rules.example", "dora@rules.example"
 FOLDER = f"{ALICE}/rules-cli"
 RULES, GROUPS = f"{FOLDER}/syft.pub.yaml", f"{ALICE}/syft.groups.yaml"
 PROGRAM = str(Path(sys.executable).with_name("syftmesh"))
+PAGE = Path(__file__).parents[2] / "docs/permissions.md"
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,27 @@ def test_only_its_owner_changes_groups(alice: Person, bob: Person, tmp_path: Pat
     assert refused.startswith("error: PERMISSION_DENIED: ")
     circle = alice.run("group", "add", "rules-cli", "group:rules-cli", code=2)[1]
     assert circle.startswith("error: RULES_INVALID: ")
+
+
+def _steps(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Iterate over what a page says is typed, each with the lines that it shows for it."""
+    for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.M | re.S):
+        for step in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, *shown = step.splitlines()
+            yield command, shown
+
+
+def test_the_page_for_owners_holds(mesh: Any, tmp_path: Path) -> None:
+    kept = {name: os.environ[name] for name in ("HOME", "PYTHONPATH") if name in os.environ}
+    path = f"{Path(PROGRAM).parent}:{os.environ['PATH']}"
+    around = {**kept, "PATH": path, "SYFTMESH_STATE": str(mesh.state), "SYFTMESH_PROFILE": ALICE}
+    steps = list(_steps(PAGE))
+    assert len(steps) > 10
+    for command, shown in steps:
+        done = subprocess.run(
+            ["bash", "-c", command], env=around, cwd=tmp_path, capture_output=True, timeout=90, check=False
+        )
+        assert done.returncode == 0, (command, done.stderr.decode())
+        written = done.stdout.decode().splitlines()
+        assert [line for line in shown if line not in written] == [], (command, written)
+    Person(mesh.state, ALICE).run("rm", "-r", f"{ALICE}/reports", "--yes")
