@@ -89,6 +89,16 @@ def test_acl_set_in_json(program: Any, files: MemoryFiles) -> None:
     assert (again.code, again.out.splitlines()[-1]) == (0, f"{RULES} says so already.")
 
 
+def test_acl_set_seals_files_anew_when_asked(program: Any, files: MemoryFiles) -> None:
+    asked = ("acl", "set", f"{ALICE}/data", "--read", CAROL, "--reseal")
+    done = program(*asked, "--yes")
+    assert done.out.splitlines()[-2:] == [f"Wrote {RULES}, revision 2.", "Sealed 2 anew."]
+    assert files.resealed == [f"{ALICE}/data/a.csv", f"{ALICE}/data/b.csv"]
+    assert program(*asked).err.startswith("error: CONFIRMATION_NEEDED: ")
+    assert program(*asked, "--yes").out.splitlines()[-1] == "Sealed 2 anew."
+    assert len(files.resealed) == 4
+
+
 def test_acl_set_takes_all_parts_of_a_rule(program: Any, files: MemoryFiles) -> None:
     done = program(
         "acl", "set", f"{ALICE}/data", "--pattern", "*.csv", "--write", BOB, "--create", "USER", "--admin", CAROL,

@@ -9,7 +9,7 @@ import pytest
 from memory_node import MemoryFiles, memory_node
 from syftmesh.reach import Gain, reach_texts
 from syftmesh.rule_desk import AsyncRuleDesk
-from syftmesh_core.errors import Conflict, InvalidInput, MeshError, NotFound, WrongState
+from syftmesh_core.errors import Conflict, InvalidInput, MeshError, NotFound, Unimplemented, WrongState
 
 ALICE, BOB, CAROL = "alice@hospital.example", "bob@x.example", "carol@lab.example"
 RULES = f"{ALICE}/data/syft.pub.yaml"
@@ -162,6 +162,12 @@ async def test_files_whose_readers_change_are_sealed_anew_when_asked(
     assert change.resealed == (f"{ALICE}/data/a.csv", f"{ALICE}/data/b.csv")
     assert files.resealed == list(change.resealed)
     assert any("--reseal" in note for note in change.notes)
+    again = await desk.set(f"{ALICE}/data", read=[BOB], pattern="*.csv", reseal=True)
+    assert (again.diff, again.resealed) == ("", change.resealed)
+    with pytest.raises(Unimplemented) as caught:
+        await desk.set(f"{ALICE}/data", read=["USER"], reseal=True)
+    assert caught.value.reason == "OPEN_READERS"
+    assert "USER" not in files.text(RULES)
 
 
 async def test_an_expired_rule_gives_nobody_anything(desk: AsyncRuleDesk) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from syftmesh_client.files import FileClient
 from syftmesh_core.errors import NotFound
 from syftmesh_core.parallel import in_parallel
-from syftmesh_core.path import GROUPS_FILE, MeshPath, parse_path
+from syftmesh_core.path import MeshPath, parse_path
 from syftmesh_core.permission.parse import parse_ruleset
 from syftmesh_core.permission.ruleset import RuleSet
 from syftmesh_core.permission.tree import RuleTree
@@ -46,7 +46,7 @@ async def load_policy(files: FileClient, directory: MeshPath) -> Policy:
     for path, rules in zip(rule_files, found, strict=True):
         if rules is not None:
             tree = tree.with_rules(path.parent.segments, *rules)
-    live = [path for path in paths if not path.is_rules_file and path.segments != (GROUPS_FILE,)]
+    live = [path for path in paths if not path.is_policy_file]
     return Policy(tree, tuple(live[:MAX_FILES]), max(0, len(live) - MAX_FILES))
 
 

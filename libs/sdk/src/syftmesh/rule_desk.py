@@ -8,11 +8,13 @@ from datetime import datetime
 from typing import Final, Literal
 
 from syftmesh_client.node import Node
-from syftmesh_core.errors import Conflict, InvalidInput, NotFound, WrongState
+from syftmesh_core.errors import Conflict, InvalidInput, NotFound, Unimplemented, WrongState
 from syftmesh_core.path import RULES_FILE, MeshPath, parse_path
 from syftmesh_core.permission.engine import find_deciding
 from syftmesh_core.permission.entry import Groups
 from syftmesh_core.permission.parse import parse_ruleset
+from syftmesh_core.permission.pattern import parse_pattern
+from syftmesh_core.permission.reader import ReaderKind, readers_of
 from syftmesh_core.permission.ruleset import Level, Rule
 from syftmesh_core.permission.tree import RuleTree
 from syftmesh_core.quote import quoted
@@ -65,6 +67,21 @@ class _Plan:
     change: RuleChange
     data: bytes
     reach: Reach
+    after: RuleTree
+    files: tuple[MeshPath, ...]
+    now_ms: int
+
+    def to_reseal(self) -> list[str]:
+        """Return the live files whose readers change; when the file said so before, all that the rule decides."""
+        if self.change.diff:
+            return sorted({*self.reach.gained, *self.reach.lost})
+        return [str(path) for path in self.files if self._is_decided(path)]
+
+    def _is_decided(self, path: MeshPath) -> bool:
+        deciding = find_deciding(self.after, path, self.now_ms)
+        if deciding is None or deciding.rule is None or deciding.file.path != self.change.file:
+            return False
+        return deciding.rule.pattern.text == self.change.pattern
 
 
 class AsyncRuleDesk:
@@ -113,7 +130,8 @@ class AsyncRuleDesk:
             terminal: Whether rule files further down are ignored.
             max_file_size_bytes: Largest file that others write; ``none`` for no bound.
             max_files: Most files that others write; ``none`` for no bound.
-            reseal: Write the live files whose readers change again, so that exactly the new readers open them.
+            reseal: Write the live files whose readers change again, so that exactly the new readers open them; when
+                the rule says so already, all files that it decides about.
             dry_run: Only tell what would be.
             expected_revision: Revision of the rule file that must be there, 0 for none.
 
@@ -122,6 +140,7 @@ class AsyncRuleDesk:
                 CHANGE_MISSING when nothing is to change.
             NotFound: FILE_MISSING when nothing lies at `path`; RULE_UNKNOWN.
             Conflict: (STALE_PREVIOUS) the rule file was changed meanwhile: nothing was written.
+            Unimplemented: (OPEN_READERS) `reseal` for readers who are not known by name: nothing was written.
             WrongState: RULE_SHADOWED when another rule would decide; RULES_NOT_EDITABLE.
             PermissionDenied: PERMISSION_DENIED, ADMIN_DEVICE_REQUIRED.
             IntegrityFailure: RULES_UNTRUSTED, RULES_WITHHELD: nothing was written.
@@ -147,16 +166,14 @@ class AsyncRuleDesk:
             )
         if dry_run:
             return change
+        sealing = plan.to_reseal() if reseal else []
+        _check_sealable(plan, sealing)
         if change.diff:
             record = await self._node.files.write(change.file, plan.data, expected_revision=change.revision)
             change = replace(change, revision=record.revision)
-        return replace(change, resealed=await self._reseal(plan.reach)) if reseal else change
-
-    async def _reseal(self, found: Reach) -> tuple[str, ...]:
-        paths = sorted({*found.gained, *found.lost})
-        for path in paths:
-            await self._node.files.reseal(path)
-        return tuple(paths)
+        for file in sealing:
+            await self._node.files.reseal(file)
+        return replace(change, resealed=tuple(sealing))
 
     async def _plan(self, path: str, edit: RuleEdit, *, named: bool) -> _Plan:
         directory, target = await self._place(path, named=named)
@@ -179,7 +196,7 @@ class AsyncRuleDesk:
         change = RuleChange(
             path=path,
             file=str(file),
-            pattern=edit.pattern,
+            pattern=parse_pattern(edit.pattern).text,
             diff=unified_diff(data, changed, file),
             adds=found.adds,
             removes=found.removes,
@@ -187,7 +204,7 @@ class AsyncRuleDesk:
             resealed=(),
             revision=revision,
         )
-        return _Plan(change, changed, found)
+        return _Plan(change, changed, found, after, policy.files, now_ms)
 
     async def _place(self, path: str, *, named: bool) -> tuple[MeshPath, MeshPath | None]:
         """Return the directory whose rule file is meant, and the file that the rule is for, None for a pattern."""
@@ -234,6 +251,23 @@ def _check_decides(
         )
 
 
+def _check_sealable(plan: _Plan, paths: Iterable[str]) -> None:
+    """Refuse to seal for readers who are not all known by name, before anything is written.
+
+    Raises:
+        Unimplemented: OPEN_READERS.
+    """
+    for path in paths:
+        readers = readers_of(plan.after, parse_path(path), plan.now_ms)
+        if readers.kind is ReaderKind.OPEN:
+            raise Unimplemented(
+                f"{path} cannot be sealed for readers who are not known by name. {readers.why}",
+                reason="OPEN_READERS",
+                metadata={"path": path},
+                hint="Name the readers, or leave --reseal away.",
+            )
+
+
 def _notes(rule: Rule | None, edit: RuleEdit, policy: Policy, found: Reach) -> Iterable[str]:
     if rule is not None and edit.changes_rule:
         yield from _open_notes(rule)
@@ -258,7 +292,7 @@ def _open_notes(rule: Rule) -> Iterable[str]:
         entry = "USER" if readers.authenticated else readers.globs[0].text
         yield (
             f"{entry} is no closed set: files there are sealed against outsiders, not against the hub, which decides"
-            " who is registered."
+            " who is registered. Writing them needs key grants, which are not built yet (OPEN_READERS)."
         )
 
 

@@ -23,7 +23,7 @@ from syftmesh.yaml_edit import (
     set_list,
     set_value,
 )
-from syftmesh.yaml_place import Document, Leaf, not_editable
+from syftmesh.yaml_place import Leaf, document_of, not_editable
 
 LEVELS: Final = ("admin", "write", "create", "read")
 LISTS: Final = (*LEVELS, "deny")
@@ -138,7 +138,7 @@ def _with_changed(text: str, rule: Rule, edit: RuleEdit) -> str:
 
 
 def _with_limit(text: str, where: tuple[str, int], name: str, amount: Amount) -> str:
-    limits = Document(text).at((*where, "limits"))
+    limits = document_of(text).at((*where, "limits"))
     if amount == TAKEN_AWAY:
         return (
             text if limits is None or isinstance(limits, Leaf) else remove_key(text, (*where, "limits"), name)

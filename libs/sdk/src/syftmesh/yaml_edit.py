@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from syftmesh.yaml_place import Document, Items, Keys, Leaf, Step, not_editable, spans_of
+from syftmesh.yaml_place import Document, Items, Keys, Leaf, Step, document_of, not_editable, spans_of
 
 _INDENT = "  "
 
@@ -65,7 +65,7 @@ def set_list(
 
 def set_value(text: str, path: Sequence[Step], key: str, value: str) -> str:
     """Return `text` with `key` of the mapping at `path` having the value that `value` writes."""
-    document = Document(text)
+    document = document_of(text)
     place = document.at(path)
     pair = place.pair(key) if isinstance(place, Keys) else None
     if pair is None:
@@ -77,7 +77,7 @@ def set_value(text: str, path: Sequence[Step], key: str, value: str) -> str:
 
 def insert_key(text: str, path: Sequence[Step], key: str, value: str) -> str:
     """Return `text` with a new last `key` in the mapping at `path`; `value` is written in one line."""
-    document = Document(text)
+    document = document_of(text)
     if document.root is None and not path:
         return _appended(document, [f"{key}: {value}"])
     document, table = _table(text, path)
@@ -118,7 +118,7 @@ def fill(text: str, key: str, lines: Sequence[str], flow: str) -> str:
         lines: The value in lines of their own, as they stand below the key at column 0.
         flow: The same value in brackets, for a document that is written so.
     """
-    document = Document(text)
+    document = document_of(text)
     below = [_INDENT + line for line in lines]
     if document.root is None:
         return _appended(document, [f"{key}:", *below])
@@ -165,7 +165,7 @@ def append_item(text: str, path: Sequence[Step], lines: Sequence[str], flow: str
         lines: The item in lines, the first of which stands behind ``-``.
         flow: The same item in brackets.
     """
-    document = Document(text)
+    document = document_of(text)
     place = document.at(path)
     if not isinstance(place, Items):
         raise not_editable("a list is none")
@@ -252,7 +252,7 @@ def _replacement(document: Document, value: Leaf, written: str) -> _Splice:
 
 
 def _table(text: str, path: Sequence[Step]) -> tuple[Document, Keys]:
-    document = Document(text)
+    document = document_of(text)
     place = document.at(path)
     if not isinstance(place, Keys):
         raise not_editable("a mapping is none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from ruamel.yaml import YAML
@@ -168,6 +169,12 @@ class Document:
             colon = self.text.find(":", key.end) + 1
             value = Leaf(colon, colon, "", is_null=True)
         return key, value
+
+
+@lru_cache(maxsize=2)
+def document_of(text: str) -> Document:
+    """Return the places of `text`, which one change after another asks for; raises as `Document`."""
+    return Document(text)
 
 
 def spans_of(inside: Items | Keys) -> Iterator[tuple[int, int]]:

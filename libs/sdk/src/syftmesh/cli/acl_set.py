@@ -123,11 +123,15 @@ def set_(  # noqa: PLR0913 - one for each option
             last = "Nothing was written." if planned.diff else f"{planned.file} says so already."
             frame.emit(change_document(planned), *parts, last)
             return
-        frame.confirm(f"Write {planned.file}?", *parts)
+        frame.confirm(
+            f"Write {planned.file if planned.diff else 'the files that the rule decides about'}?", *parts
+        )
         # Exactly what was shown, or nothing: a change in between is a conflict.
         done = client.permissions.set(path, **asked, expected_revision=planned.revision)
     shown = parts if frame.yes else []
-    frame.emit(change_document(done), *shown, f"Wrote {done.file}, revision {done.revision}.")
+    written = [f"Wrote {done.file}, revision {done.revision}."] if done.diff else []
+    sealed = [f"Sealed {len(done.resealed)} anew."] if reseal else []
+    frame.emit(change_document(done), *shown, *written, *sealed)
 
 
 def change_document(change: RuleChange) -> dict[str, object]:
