@@ -21,9 +21,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mesh.identity.v1 import identity_service_pb2 as rpc
 from mesh.identity.v1 import identity_service_pb2_grpc as api
+from syftmesh_client.login_code import by_provider
 from syftmesh_client.login_provider import ProviderPrompt, login_by_provider
 from syftmesh_core.clock import SystemClock, uuid7
-from syftmesh_core.errors import LimitExceeded, MeshError, NotFound, Unauthenticated, Unavailable
+from syftmesh_core.errors import LimitExceeded, MeshError, NotFound, Unauthenticated, Unavailable, WrongState
 from syftmesh_identity.adapters.oidc import OidcProvider
 from syftmesh_identity.adapters.provider_http import ProviderHttp
 from syftmesh_identity.domain.provider import PollState, Provider
@@ -262,6 +263,18 @@ async def test_a_login_outlives_the_process_that_started_it(hub: Hub, sso: Sso) 
     assert principal == ALICE
     assert tokens.refresh_token
     assert len(slept) >= 2
+
+
+async def test_a_person_who_is_somebody_else_at_the_provider_is_told_so(hub: Hub, sso: Sso) -> None:
+    def confirm(prompt: ProviderPrompt) -> None:
+        sso.confirm(prompt.user_code)
+
+    log_in = by_provider("sso", confirm)
+    device: dict[str, Any] = {"device_id": uuid7(CLOCK), "label": "profile", "tls": None}
+    tokens = await log_in(hub.first.address, principal=ALICE, **device)
+    assert (tokens.principal, tokens.device_id) == (ALICE, device["device_id"])
+    other = log_in(hub.first.address, principal="bob@x.example", **{**device, "device_id": uuid7(CLOCK)})
+    assert await _reason(other, WrongState) == ("PRINCIPAL_DIFFERS", "")
 
 
 @pytest.mark.parametrize(
