@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter, methodcaller
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from mesh.common.v1 import common_pb2
 from mesh.permissions.v1 import permissions_pb2
@@ -12,7 +12,6 @@ from mesh.permissions.v1 import permissions_service_pb2 as pb
 from syftmesh_core.errors import InvalidInput
 from syftmesh_core.permission.reader import ReaderKind, Readers
 from syftmesh_core.permission.ruleset import Level
-from syftmesh_core.principal import ANONYMOUS
 from syftmesh_kit.caller import Caller
 
 from syftmesh_permissions.domain.accessible import Page
@@ -23,7 +22,7 @@ from syftmesh_permissions.domain.question import LEVELS, Questions
 from syftmesh_permissions.domain.sight import Verdict
 from syftmesh_permissions.domain.watch import Told
 
-_PLACES: Final = {
+_PLACES: Final[Mapping[int, int]] = {
     permissions_pb2.LEVEL_READ: LEVELS.index(Level.READ),
     permissions_pb2.LEVEL_CREATE: LEVELS.index(Level.CREATE),
     permissions_pb2.LEVEL_WRITE: LEVELS.index(Level.WRITE),
@@ -37,7 +36,6 @@ _KINDS: Final = {
 _GET_PATH: Final = attrgetter("path")
 _GET_LEVEL: Final = attrgetter("level")
 _GET_REQUESTER: Final = attrgetter("requester")
-_HAS_SIZE: Final = methodcaller("HasField", "size_bytes")
 _HAS_MOMENT: Final = methodcaller("HasField", "at_unix_ms")
 _YEAR_10000_MS: Final = 253_402_300_800_000
 
@@ -62,13 +60,12 @@ def inquiry(question: permissions_pb2.Question) -> Inquiry:
     Raises:
         InvalidInput: (LEVEL_INVALID) the level is unset or unknown; (TIME_INVALID) the moment is none.
     """
-    has = question.HasField
     return Inquiry(
         path=question.path,
         level=LEVELS[_place(question.level)],
-        requester=question.requester if has("requester") else None,
-        size_bytes=question.size_bytes if has("size_bytes") else None,
-        at_ms=moment_ms(question.at_unix_ms) if has("at_unix_ms") else None,
+        requester=_requester(question),
+        size_bytes=_size_bytes(question),
+        at_ms=moment_ms(question.at_unix_ms) if question.HasField("at_unix_ms") else None,
     )
 
 
@@ -79,33 +76,33 @@ def questions(messages: Sequence[permissions_pb2.Question]) -> Questions:
         InvalidInput: As `inquiry`; metadata `index` says which, from 0.
     """
     asked = list(messages)
-    levels = [_PLACES.get(level, -1) for level in map(_GET_LEVEL, asked)]
-    named = [name or None for name in map(_GET_REQUESTER, asked)]
-    sized = [index for index, has in enumerate(map(_HAS_SIZE, asked)) if has]
-    timed = [index for index, has in enumerate(map(_HAS_MOMENT, asked)) if has]
-    moments_ms: dict[int, int] = {}
-    if -1 in levels:
-        index = levels.index(-1)
-        with blaming(lambda: index):
-            _place(asked[index].level)
+    places = list(map(_PLACES.get, map(_GET_LEVEL, asked)))
+    with blaming(lambda: places.index(None)):
+        levels = _complete(places, asked)
+    requesters: list[str | None] = list(map(_GET_REQUESTER, asked))
+    if "" in requesters:
+        requesters = [_requester(question) for question in asked]
+    marks, moments_ms = list(map(_HAS_MOMENT, asked)), dict[int, int]()
+    timed = [index for index, mark in enumerate(marks) if mark] if True in marks else []
     with blaming(lambda: timed[len(moments_ms)]):
         for index in timed:
             moments_ms[index] = moment_ms(asked[index].at_unix_ms)
-    requesters = (
-        [
-            ANONYMOUS if name is None and question.HasField("requester") else name
-            for name, question in zip(named, asked, strict=True)
-        ]
-        if None in named
-        else named
-    )
-    return Questions(
-        texts=list(map(_GET_PATH, asked)),
-        levels=levels,
-        requesters=requesters,
-        sizes_bytes={index: asked[index].size_bytes for index in sized},
-        moments_ms=moments_ms,
-    )
+    texts = list(map(_GET_PATH, asked))
+    return Questions(texts, levels, requesters, moments_ms, lambda index: _size_bytes(asked[index]))
+
+
+def _size_bytes(question: permissions_pb2.Question) -> int | None:
+    return question.size_bytes if question.HasField("size_bytes") else None
+
+
+def _requester(question: permissions_pb2.Question) -> str | None:
+    return question.requester if question.HasField("requester") else None
+
+
+def _complete(places: list[int | None], asked: Sequence[permissions_pb2.Question]) -> list[int]:
+    if None in places:
+        _place(asked[places.index(None)].level)
+    return cast("list[int]", places)
 
 
 def _place(level: int) -> int:

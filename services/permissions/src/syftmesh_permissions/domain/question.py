@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +13,10 @@ from syftmesh_permissions.domain.inquiry import Inquiry
 LEVELS: Final = (Level.READ, Level.CREATE, Level.WRITE, Level.ADMIN)
 
 
+def _no_size(_index: int) -> int | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Questions:
     """Questions as they were asked; the columns are equally long.
@@ -22,19 +25,16 @@ class Questions:
         texts: Paths.
         levels: Places in `LEVELS`.
         requesters: Whom they are about, None for the caller.
-        sizes_bytes: Place of a question to its size of the version to be written; for those that name one.
-        moments_ms: Place of a question to its moment, Unix milliseconds; for those that name one.
+        moments_ms: Place of a question to its moment, Unix milliseconds; for those that name one, in order.
+        size_bytes: Return the size of the version to be written, None when unknown, of the question at a place;
+            few rules make anybody look.
     """
 
     texts: list[str]
     levels: list[int]
     requesters: list[str | None]
-    sizes_bytes: dict[int, int] = field(default_factory=dict)
     moments_ms: dict[int, int] = field(default_factory=dict)
-    _special: list[int] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_special", sorted({*self.sizes_bytes, *self.moments_ms}))
+    size_bytes: Callable[[int], int | None] = field(default=_no_size, compare=False)
 
     @classmethod
     def of(cls, inquiries: Sequence[Inquiry]) -> Questions:
@@ -43,8 +43,8 @@ class Questions:
             [inquiry.path for inquiry in inquiries],
             [LEVELS.index(inquiry.level) for inquiry in inquiries],
             [inquiry.requester for inquiry in inquiries],
-            {i: q.size_bytes for i, q in enumerate(inquiries) if q.size_bytes is not None},
             {i: q.at_ms for i, q in enumerate(inquiries) if q.at_ms is not None},
+            lambda index: inquiries[index].size_bytes,
         )
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class Questions:
             self.texts[index],
             LEVELS[self.levels[index]],
             self.requesters[index],
-            self.sizes_bytes.get(index),
+            self.size_bytes(index),
             self.moments_ms.get(index),
         )
 
@@ -64,7 +64,6 @@ class Questions:
         """Return the questions at `indexes`, in that order."""
         return self if len(indexes) == len(self) else self.of([self.inquiry(index) for index in indexes])
 
-    def special_between(self, start: int, end: int) -> Sequence[int]:
-        """Return, in order, which questions from `start` to before `end` name a size or a moment."""
-        special = self._special
-        return special[bisect_left(special, start) : bisect_left(special, end)] if special else ()
+    def timed_between(self, start: int, end: int) -> Sequence[int]:
+        """Return, in order, which questions from `start` to before `end` name a moment."""
+        return [index for index in self.moments_ms if start <= index < end] if self.moments_ms else ()

@@ -134,14 +134,14 @@ class Session(Generic[T]):
             PermissionDenied: (PERMISSION_DENIED) about somebody else without admin on the path.
             Unavailable: The rules are not known now.
         """
-        for index in questions.special_between(start, end):
+        for index in questions.timed_between(start, end):
             self._take_plain(questions, start, index, found)
             found.append(self._exactly(questions.inquiry(index)))
             start = index + 1
         self._take_plain(questions, start, end, found)
 
     def _take_plain(self, questions: Questions, start: int, end: int, found: list[T]) -> None:
-        """Answer questions of now without a size: what is ordinary here, where the time goes."""
+        """Answer questions of now: here the time goes."""
         texts, names = questions.texts[start:end], questions.requesters[start:end]
         clauses, requesters = map(self._rulings.clauses.get, texts), map(self._rulings.names.get, names)
         home: Home[T] | None = None
@@ -152,7 +152,7 @@ class Session(Generic[T]):
             if clause is None or clause.home is not home:
                 clause = self._find(text, clause)  # noqa: PLW2901 - the same, or what decides now
                 if clause is None:
-                    found.append(self._exactly(Inquiry(text, LEVELS[level], name)))
+                    found.append(self._exactly(questions.inquiry(len(found))))
                     continue
                 home, is_owner = clause.home, clause.site == caller
             who = requester
@@ -160,19 +160,20 @@ class Session(Generic[T]):
                 who = caller if name is None else self._rulings.requester(name)
             listed = clause.listed[level] if is_owner else None
             if listed is None:
-                found.append(self._answer(clause, text, level, who))
+                found.append(self._answer(clause, questions, len(found), who))
                 continue
             given = clause.yes if who in listed else clause.no if who != caller else self._rulings.owner
-            found.append(self._answer(clause, text, level, who) if given is None else given)
+            found.append(self._answer(clause, questions, len(found), who) if given is None else given)
 
-    def _answer(self, clause: Clause[T], text: str, level: int, requester: str) -> T:
-        """Answer by the clause, to whomever."""
-        if clause.is_limited and LEVELS[level] is not Level.READ:
-            return self._exactly(Inquiry(text, LEVELS[level], requester))
+    def _answer(self, clause: Clause[T], questions: Questions, index: int, requester: str) -> T:
+        """Answer one question by what decides about its path, to whomever."""
+        level = LEVELS[questions.levels[index]]
+        if clause.is_limited and level is not Level.READ:
+            return self._exactly(questions.inquiry(index))
         sight = self._sight(clause)
         if sight is not Sight.ADMIN and requester != self._caller:
-            raise denied(parse_path(text), requester)
-        reason = clause.reason(requester, LEVELS[level], self._now_ms)
+            raise denied(parse_path(questions.texts[index]), requester)
+        reason = clause.reason(requester, level, self._now_ms)
         if reason == OWNER:
             return self._rulings.owner
         return clause.give(reason, sight, self._rulings.render)
