@@ -6,176 +6,34 @@ import asyncio
 import hashlib
 import os
 import signal
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from mesh.crypto.v1 import crypto_service_pb2_grpc as crypto_api
+
+sys.path.insert(0, str(Path(__file__).parent))
+from file_mesh import ALICE, BOB, CLOCK, Hub, People, Servers, desk, hub, servers, session
 from mesh.sync.v1 import sync_pb2
 from mesh.sync.v1 import sync_service_pb2 as rpc
-from mesh.sync.v1 import sync_service_pb2_grpc as api
-from prometheus_client import CollectorRegistry
-from syftmesh_client.directory import DeviceDirectory
 from syftmesh_client.file_seal import plain_content
 from syftmesh_client.file_view import ChangeKind, Cursor
-from syftmesh_client.files import FileClient
-from syftmesh_client.keystore import KeyStore
-from syftmesh_client.revision import RevisionMemory
-from syftmesh_core.clock import SystemClock, system_random
 from syftmesh_core.errors import Conflict, MeshError, NotFound, Unauthenticated, Unavailable, Unimplemented
 from syftmesh_core.identity.device import DeviceSecret
-from syftmesh_core.identity.device_list import sign_first_list
-from syftmesh_core.identity.phrase import AccountRoot
 from syftmesh_core.record import FileRecord, content_digest, sign_record
-from syftmesh_crypto.app import build as build_crypto
-from syftmesh_crypto.settings import CryptoSettings
 from syftmesh_kit import subject
-from syftmesh_kit.bus import Bus
-from syftmesh_kit.channel import open_channel
-from syftmesh_kit.interceptor import ServerInterceptor
-from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.journal import read_journal
-from syftmesh_kit.native import NatsAddress, NatsServer, SeaweedServer
-from syftmesh_kit.s3 import S3Config, S3ObjectStore
-from syftmesh_kit.server import ServiceHost
-from syftmesh_kit.token import StaticKeySet, TokenIssuer, TokenVerifier
-from syftmesh_sync.app import SyncModule, build
-from syftmesh_sync.settings import SyncSettings
 
 pytestmark = pytest.mark.integration
 
-ALICE, BOB = "alice@site.example", "bob@x.example"
-CLOCK = SystemClock()
-SIGNING = Ed25519PrivateKey.generate()
 PUBLIC = b'rules: [{pattern: "**", access: {read: ["*"]}}]\n'
 FOR_BOB = b"rules: [{pattern: '**', access: {read: [bob@x.example]}}]\n"
 PRIVATE = b"rules: []\n"
-
-
-@dataclass
-class Session:
-    sync: Any
-    crypto: Any
-
-
-@dataclass
-class Desk:
-    """One device: its session and its file client."""
-
-    session: Session
-    files: FileClient
-    keystore: KeyStore
-    directory: DeviceDirectory
-
-
-@dataclass
-class Servers:
-    nats: NatsServer
-    address: NatsAddress
-    s3: S3Config
-
-
-@dataclass
-class Hub:
-    address: str
-    module: SyncModule
-    bus: Bus
-    store: S3ObjectStore
-
-
-@asynccontextmanager
-async def servers(state: Path) -> AsyncIterator[Servers]:
-    nats, weed = NatsServer(state / "nats"), SeaweedServer(state / "s3")
-    async with asyncio.TaskGroup() as tasks:
-        try:
-            yield Servers(nats, await nats.start(tasks), await weed.start(tasks))
-        finally:
-            await nats.stop()
-            await weed.stop()
-
-
-@asynccontextmanager
-async def hub(given: Servers, **settings: Any) -> AsyncIterator[Hub]:
-    """One replica of sync (and the key directory beside it)."""
-    address = given.address
-    bus = await Bus.connect(address.url, name="sync", user=address.user, password=address.password)
-    store = S3ObjectStore(given.s3)
-    module = await build(SyncSettings(**settings), bus=bus, object_store=store, clock=CLOCK)
-    crypto = await build_crypto(CryptoSettings(journal=False), bus=bus, object_store=store, clock=CLOCK)
-    verifier = TokenVerifier(StaticKeySet({"k": SIGNING.public_key()}), "embedded", CLOCK)
-    interceptor = ServerInterceptor(verifier=verifier, metrics=RpcMetrics(CollectorRegistry()))
-    host = ServiceHost([module, crypto], interceptor=interceptor, check_interval_s=0.2)
-    async with host.running() as target:
-        await host.wait_ready()
-        yield Hub(target, module, bus, store)
-    await bus.close()
-
-
-@asynccontextmanager
-async def session(target: str, principal: str, device_id: str) -> AsyncIterator[Session]:
-    async def provide() -> str:
-        return TokenIssuer(SIGNING, "k", "embedded", CLOCK).issue(principal, device_id)[0]
-
-    channel = open_channel(
-        target,
-        token_provider=provide if principal else None,
-        idempotent_methods=["/mesh.sync.v1.SyncService/*"],
-    )
-    try:
-        yield Session(api.SyncServiceStub(channel), crypto_api.KeyDirectoryServiceStub(channel))
-    finally:
-        await channel.close()
-
-
-class People:
-    """Accounts and key stores that outlive a hub."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._stores: dict[str, KeyStore] = {}
-        self._first: dict[str, bytes] = {}
-
-    def keystore(self, principal: str, name: str) -> KeyStore:
-        key = f"{principal}/{name}"
-        if key not in self._stores:
-            self._create(principal)
-        return self._stores[key]
-
-    def first_list(self, principal: str) -> bytes:
-        return self._first[principal]
-
-    def _create(self, principal: str) -> None:
-        admin = DeviceSecret.generate(principal, str(uuid.uuid4()), admin=True)
-        runner = DeviceSecret.generate(principal, str(uuid.uuid4()), serves=True)
-        account = AccountRoot(os.urandom(32))
-        self._first[principal] = sign_first_list(principal, [admin.public(), runner.public()], account)
-        root = account.public_key
-        for name, device in (("admin", admin), ("runner", runner)):
-            folder = self._folder / f"{principal}-{name}"
-            self._stores[f"{principal}/{name}"] = KeyStore.create(folder, device=device, own_root=root)
-
-
-@asynccontextmanager
-async def desk(people: People, target: str, principal: str, name: str = "admin") -> AsyncIterator[Desk]:
-    keystore = people.keystore(principal, name)
-    async with (
-        session(target, principal, keystore.device.device_id) as connected,
-        httpx.AsyncClient(trust_env=False, timeout=10.0) as http,
-    ):
-        directory = DeviceDirectory(connected, keystore, CLOCK)
-        with suppress(Conflict):
-            await directory.publish(people.first_list(principal))
-        memory = RevisionMemory()
-        files = FileClient(connected, directory, keystore, CLOCK, system_random, http, memory=memory)
-        yield Desk(connected, files, keystore, directory)
-        memory.close()
 
 
 @pytest.fixture

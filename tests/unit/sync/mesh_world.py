@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 from mesh.crypto.v1 import crypto_pb2
-from mesh.sync.v1 import sync_pb2
+from mesh.sync.v1 import sync_pb2  # noqa: F401 - for the tests
 from syftmesh_core.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from syftmesh_core.identity.device import DevicePublic, DeviceSecret
 from syftmesh_core.identity.device_list import parse_list, sign_first_list, sign_next_list

@@ -281,7 +281,7 @@ class FileClient:
                 f"{path} was written by {author}, whom the signed rules do not let write there.",
                 reason="AUTHOR_NOT_ALLOWED",
                 metadata={"path": str(path), "author": author},
-                hint=f"If a group lets the author write there, the owner has to let you read {path.site}/syft.groups.yaml.",
+                hint="If a group lets the author write there, the owner has to let you read syft.groups.yaml.",
             )
 
 
