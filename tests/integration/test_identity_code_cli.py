@@ -215,6 +215,7 @@ async def _person(world: World) -> list[str]:
         assert f"has sent a code to {CAROL}" in terminal.text
         terminal.type("0000-0000")
         await terminal.until("4 tries left")
+        assert sorted(place.name for place in (world.folder / "state").rglob("*") if place.is_file()) == []
         first = await world.mail.code(1, CAROL)
         terminal.type(first.lower().replace("-", " "))
         assert await terminal.end() == 0, terminal.text

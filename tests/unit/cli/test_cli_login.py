@@ -51,18 +51,16 @@ class Hub:
         self.tried.append({"server": server, **person})
         if not person:
             raise Unauthenticated("Nobody is logged in.", reason=self.reason, hint="syftmesh login")
-        # The keys are made before the hub is asked, as in the real thing.
-        created = not options["recovery_out"].exists()
-        if created:
-            options["recovery_out"].parent.mkdir(parents=True, exist_ok=True)
-            options["recovery_out"].write_text(PHRASE)
         if self.error is not None:
             raise self.error
         if "provider" in person:
             person["provider"].show(PROMPT)
         elif person["code"] != self.code:
             raise Unauthenticated("The code is wrong.", reason="CODE_INVALID")
-        return LoginResult(options["email"], SERVER, created)
+        # As in the real thing: nothing is made before the person is known.
+        options["recovery_out"].parent.mkdir(parents=True, exist_ok=True)
+        options["recovery_out"].write_text(PHRASE)
+        return LoginResult(options["email"], SERVER, created=True)
 
     def request_code(self, server: str | None, **options: Any) -> str:
         self.sent.append({"server": server, **options})
@@ -93,9 +91,7 @@ def test_a_code_is_sent_and_asked_for_on_the_terminal(program: Any, hub: Hub) ->
     assert f"Logged in as {CAROL} at {SERVER} with a new account." in done.out
 
 
-def test_wrong_codes_are_told_and_the_phrase_of_the_new_account_is_shown_all_the_same(
-    program: Any, hub: Hub
-) -> None:
+def test_wrong_codes_are_told_and_the_phrase_is_shown_after_the_right_one(program: Any, hub: Hub) -> None:
     done = program(*ARGUMENTS, terminal=True, answer=f"x\ny\n{CODE}\n")
     assert done.code == 0
     assert "4 tries left" in done.err
@@ -105,7 +101,7 @@ def test_wrong_codes_are_told_and_the_phrase_of_the_new_account_is_shown_all_the
     assert len(hub.sent) == 1
 
 
-def test_json_tells_of_an_account_that_a_failed_try_made(program: Any, hub: Hub, tmp_path: Path) -> None:
+def test_json_tells_of_the_account_after_a_wrong_code(program: Any, hub: Hub, tmp_path: Path) -> None:
     out = tmp_path / "phrase"
     answer = f"x\n{CODE}\n"
     done = program(*ARGUMENTS, "--json", "--recovery-out", str(out), terminal=True, answer=answer)
@@ -118,6 +114,7 @@ def test_five_wrong_codes_are_the_end(program: Any, hub: Hub) -> None:
     assert done.code == 3
     assert "error: CODE_INVALID: " in done.err
     assert f"hint: syftmesh login --email {CAROL}, which sends a new one" in done.err
+    assert "recovery" not in done.err
     assert len(hub.tried) == 6
 
 

@@ -10,17 +10,19 @@ from typing import Any
 import pytest
 from mesh.identity.v1 import identity_pb2
 from mesh.identity.v1 import identity_service_pb2 as rpc
-from syftmesh_client import login_code
+from syftmesh_client import login_code, node
 from syftmesh_client.account import create_account
 from syftmesh_client.keystore import KeyStore
 from syftmesh_client.login_code import LoginMethods, by_code, by_provider, login_methods, request_code
 from syftmesh_client.login_provider import ProviderPrompt
 from syftmesh_client.node import NodeLogin, _relogin
+from syftmesh_client.profile import ProfileStore
+from syftmesh_client.site import open_account
 from syftmesh_client.token_file import StoredTokens, TokenFile
 from syftmesh_client.token_source import TokenSource
 from syftmesh_client.wellknown import WellKnown
 from syftmesh_core.clock import SystemClock
-from syftmesh_core.errors import Unauthenticated, WrongState
+from syftmesh_core.errors import AlreadyExists, Unauthenticated, WrongState
 from syftmesh_kit.testing import FakeClock
 
 ALICE = "alice@x.example"
@@ -146,3 +148,38 @@ async def test_what_the_person_brings_is_used_when_there_are_no_tokens_or_they_h
     source.refuse("access")
     await source.access_token(ended)
     assert len(identity.asked) == 2
+
+
+async def test_a_code_that_is_wrong_makes_neither_keys_nor_phrase(
+    identity: Identity, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def discover(_server: str, **_: Any) -> WellKnown:
+        return WellKnown("embedded", HUB, "1")
+
+    monkeypatch.setattr(node, "discover", discover)
+    profile = ProfileStore(tmp_path).save(ALICE, "http://127.0.0.1:8080")
+    before = sorted(profile.folder.iterdir())
+    phrases: list[tuple[str, ...]] = []
+    for login, error in (
+        (by_code("x"), Unauthenticated("no", reason="CODE_INVALID")),
+        (by_provider("corp", lambda _: None), None),
+    ):
+        identity.error, identity.principal = error, "bob@y.example"
+        with pytest.raises((Unauthenticated, WrongState)):
+            await open_account(profile, NodeLogin(person=login), keep_phrase=phrases.append)
+    assert sorted(profile.folder.iterdir()) == before
+    assert phrases == []
+
+
+async def test_somebody_elses_login_for_a_known_device_says_so(
+    identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: Any) -> Any:
+        raise AlreadyExists("another's", reason="DEVICE_OF_ANOTHER")
+
+    monkeypatch.setattr(login_code, "login_by_provider", refused)
+    with pytest.raises(AlreadyExists) as caught:
+        await by_provider("corp", lambda _: None)(
+            HUB, principal=ALICE, device_id="d", label="profile", tls=None
+        )
+    assert caught.value.hint == f"You are somebody else at the provider: log in there as {ALICE}."

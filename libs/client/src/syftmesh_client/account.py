@@ -30,7 +30,12 @@ class NewAccount:
 
 
 def create_account(
-    email: str, clock: Clock, random: Random = system_random, *, serves: bool = False
+    email: str,
+    clock: Clock,
+    random: Random = system_random,
+    *,
+    serves: bool = False,
+    device_id: str | None = None,
 ) -> NewAccount:
     """Return a new account: phrase, root, first device and device list 1. The root's private key is dropped.
 
@@ -39,11 +44,13 @@ def create_account(
         clock: Gives the device id its time.
         random: Source of all keys.
         serves: Whether the first device takes calls.
+        device_id: Id of the first device; None makes one.
 
     Raises:
         InvalidInput: DEVICE_INVALID when `email` cannot be a principal.
     """
-    device = DeviceSecret.generate(email, uuid7(clock, random), serves=serves, admin=True, random=random)
+    name = device_id or uuid7(clock, random)
+    device = DeviceSecret.generate(email, name, serves=serves, admin=True, random=random)
     entropy = random(ENTROPY_BYTES)
     root = AccountRoot(entropy)
     return NewAccount(

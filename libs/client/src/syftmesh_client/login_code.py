@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import grpc
 from mesh.identity.v1 import identity_service_pb2 as rpc
-from syftmesh_core.errors import WrongState
+from syftmesh_core.errors import AlreadyExists, WrongState
 from syftmesh_core.quote import quoted
 
 from syftmesh_client.login import identity_stub, stored_tokens
@@ -115,7 +115,11 @@ def by_provider(provider: str, show: Callable[[ProviderPrompt], None]) -> Person
         address: str, *, principal: str, device_id: str, label: str, tls: grpc.ChannelCredentials | None
     ) -> StoredTokens:
         async with identity_stub(address, tls) as stub:
-            found, pair = await login_by_provider(stub, provider, device_id, label, show, asyncio.sleep)
+            try:
+                found, pair = await login_by_provider(stub, provider, device_id, label, show, asyncio.sleep)
+            except AlreadyExists as error:
+                error.hint = f"You are somebody else at the provider: log in there as {principal}."
+                raise
         if found != principal:
             raise WrongState(
                 f"The provider knows you as {quoted(found)}, and you log in as {principal}.",

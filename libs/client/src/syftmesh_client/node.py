@@ -150,9 +150,7 @@ async def open_node(
     keystore = await asyncio.to_thread(KeyStore.open, folder, passphrase, random=random)
     trust = await asyncio.to_thread(HubTrust.of_folder, folder, ca_file)
     hub = await discover(hub_url, trust=trust)
-    tls = trust.credentials() if hub.grpc_tls else None
-    if tls is not None:
-        await trust.prove(hub.grpc_address, hub_url)
+    tls = await _credentials(hub, trust, hub_url)
     device = keystore.device
     source = TokenSource(TokenFile(folder, random), clock, relogin=_relogin(hub, login, keystore, tls))
     tokens = await _first_tokens(source, hub, login, keystore, tls, clock)
@@ -169,6 +167,31 @@ async def open_node(
         calls = CallClient(session, directory, keystore, clock, random, traffic=traffic)
         files = FileClient(session, directory, keystore, clock, random, http, traffic=traffic, memory=memory)
         yield Node(keystore, session, directory, calls, files, traffic, hub, clock, random, trust)
+
+
+async def enter(
+    folder: Path, hub_url: str, login: NodeLogin, principal: str, device_id: str
+) -> StoredTokens | None:
+    """Return the tokens of a device that has no keys yet, by what a person brings; None where nobody brings anything.
+
+    Raises:
+        MeshError: As `discover`, and as the person's login.
+    """
+    if login.person is None:
+        return None
+    trust = await asyncio.to_thread(HubTrust.of_folder, folder)
+    hub = await discover(hub_url, trust=trust)
+    tls = await _credentials(hub, trust, hub_url)
+    return await login.person(
+        hub.grpc_address, principal=principal, device_id=device_id, label=login.label, tls=tls
+    )
+
+
+async def _credentials(hub: WellKnown, trust: HubTrust, hub_url: str) -> grpc.ChannelCredentials | None:
+    if not hub.grpc_tls:
+        return None
+    await trust.prove(hub.grpc_address, hub_url)
+    return trust.credentials()
 
 
 @asynccontextmanager

@@ -19,8 +19,10 @@ from syftmesh_kit.private_file import replace_private
 
 from syftmesh_client.account import add_devices, create_account
 from syftmesh_client.keystore import KeyStore
-from syftmesh_client.node import Node, NodeLogin, open_node
+from syftmesh_client.node import Node, NodeLogin, enter, open_node
 from syftmesh_client.profile import Profile
+from syftmesh_client.token_file import TokenFile
+from syftmesh_client.token_source import TokenSource
 
 KeepPhrase = Callable[[tuple[str, ...]], None]
 
@@ -71,6 +73,7 @@ async def open_account(
 
     Idempotent, also when an earlier try was cut off: the phrase is given away before anything depends on it,
     and the signed list waits in the folder until the hub has it, for the root key that signed it is dropped.
+    What a person brings is looked at first: a wrong code, or somebody else's login, makes neither keys nor phrase.
 
     Args:
         profile: Who, and where.
@@ -92,7 +95,9 @@ async def open_account(
     try:
         await asyncio.to_thread(KeyStore.open, profile.folder, random=random)
     except NotFound:
-        account = create_account(profile.email, clock, random)
+        device_id = uuid7(clock, random)
+        tokens = await enter(profile.folder, profile.server, login, profile.email, device_id)
+        account = create_account(profile.email, clock, random, device_id=device_id)
         keep_phrase(account.phrase)
         await asyncio.to_thread(replace_private, pending, account.device_list)
         await asyncio.to_thread(
@@ -102,6 +107,8 @@ async def open_account(
             own_root=account.root_public,
             random=random,
         )
+        if tokens is not None:
+            await TokenSource(TokenFile(profile.folder, random), clock).store(tokens)
         created = True
     async with open_node(profile.folder, profile.server, login=login, clock=clock, random=random) as node:
         # Tokens that lie here may have ended at the hub: asking it is what lets the device in anew.

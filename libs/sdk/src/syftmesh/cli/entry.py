@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,11 @@ def enter(frame: Frame, email: str | None, entry: Entry) -> Any:
         if not before and target.exists():
             _note_phrase(frame, who, target)
         raise
-    # A wrong code at first: then an earlier try made the account.
-    created = result.created or (not before and target.exists())
-    if created and entry.recovery_out is None and frame.can_ask and not frame.json:
+    if result.created and entry.recovery_out is None and frame.can_ask and not frame.json:
         _show_phrase(frame, target)
-    elif created:
+    elif result.created:
         _note_phrase(frame, who, target)
-    return result if result.created == created else replace(result, created=created)
+    return result
 
 
 def _log_in(frame: Frame, who: str, entry: Entry, phrase: Path) -> Any:
