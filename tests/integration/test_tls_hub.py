@@ -226,7 +226,7 @@ async def test_the_operator_makes_the_first_join_token_on_the_admin_socket(tmp_p
             assert not (await admin.ListSites(rpc.ListSitesRequest())).sites
             for call in (
                 admin.WhoAmI(rpc.WhoAmIRequest()),
-                admin.RevokePrincipal(rpc.RevokePrincipalRequest()),
+                admin.Refresh(rpc.RefreshRequest()),
                 admin.LoginLocal(rpc.LoginLocalRequest()),
             ):
                 assert await _reason(call, PermissionDenied) == "ADMIN_SOCKET_LIMITED"

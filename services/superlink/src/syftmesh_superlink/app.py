@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +15,7 @@ from syftmesh_kit.bus import Bus
 from syftmesh_kit.caller import Caller
 from syftmesh_kit.http_server import HttpServer
 from syftmesh_kit.keyset import KeySetWatcher, RevocationWatcher
-from syftmesh_kit.token import TokenVerifier
+from syftmesh_kit.token import Revocation, TokenVerifier
 from syftmesh_kit.waiting import Waiting
 
 from syftmesh_superlink.adapters import state_files
@@ -76,6 +77,10 @@ class Callers:
         if not self._is_ready:
             raise Unavailable("The keys of tokens have not been read yet.", reason="KEY_SET_PENDING")
         return self._verifier.verify(token, "superlink")
+
+    def on_revoked(self, listener: Callable[[Revocation], None]) -> None:
+        """Call `listener` at each revocation."""
+        self._verifier.on_revoked(listener)
 
     async def _prepare(self) -> None:
         while not self._is_ready:
@@ -209,6 +214,9 @@ async def build(
         CONTROL: Control(flower, federation),
     }
 
+    front = Front(handlers, callers.verify, clock, random)
+    callers.on_revoked(front.end_revoked)
+
     def wake(run: Run) -> None:
         wakes.wake(("run", run.run_id))
 
@@ -222,7 +230,7 @@ async def build(
             wakes=wakes,
             callers=callers,
             http=HttpServer(host, port, settings.drain_s, tls=settings.tls, peers=settings.tls_peers),
-            front=Front(handlers, callers.verify, clock, random),
+            front=front,
             servicer=FederationServicer(federation, presence, wake, nodes.of),
         )
     )

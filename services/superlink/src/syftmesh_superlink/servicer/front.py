@@ -22,7 +22,9 @@ from syftmesh_core.errors import (
 )
 from syftmesh_kit.caller import Caller
 from syftmesh_kit.errors import HTTP_STATUS, internal_error
+from syftmesh_kit.token import Revocation
 
+from syftmesh_superlink.servicer.open_request import OpenRequests
 from syftmesh_superlink.servicer.upstream import Answer
 
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
@@ -68,6 +70,7 @@ class Front:
         self._clock = clock
         self._random = random
         self._open: Counter[str] = Counter()
+        self._requests = OpenRequests()
         self._streams = 0
         self._log: Any = structlog.get_logger("syftmesh.front")
 
@@ -92,6 +95,10 @@ class Front:
         finally:
             self._record(scope, status, reason, self._clock.monotonic_s() - started_s)
 
+    def end_revoked(self, revocation: Revocation) -> None:
+        """End the requests that wait for an answer and whose caller is revoked; streams end at their next chunk."""
+        self._requests.end(revocation)
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> int:
         prefix, handler = self._handler(scope["path"])
         if scope["method"] != "POST":
@@ -109,7 +116,10 @@ class Front:
         try:
             body = await _body(headers, receive)
             passed = {key: value for key, value in headers.items() if key.startswith(_FORWARDED)}
-            answer: Answer | None = await _unless_gone(handler.answer_to(name, route, passed, body), receive)
+            with self._requests.of(caller):
+                answer: Answer | None = await _unless_gone(
+                    handler.answer_to(name, route, passed, body), receive
+                )
             if answer is None:
                 return 499
             await self._answer(answer, token, receive, send)
