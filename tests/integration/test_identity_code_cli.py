@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +22,7 @@ from syftmesh_kit.process import free_ports
 
 sys.path.insert(0, str(Path(__file__).parent))
 from mail_host import MailHost
+from oidc_provider import CLIENT_ID, CLIENT_SECRET
 
 pytestmark = pytest.mark.integration
 
@@ -152,7 +154,7 @@ async def _serving(address: str) -> None:
 
 
 @asynccontextmanager
-async def hub(folder: Path) -> AsyncIterator[World]:
+async def hub(folder: Path, **identity: str) -> AsyncIterator[World]:
     """Identity, key directory and gateway as processes, each with its log in `folder`."""
     names = ("identity", "crypto", "gateway", "http", "grpc")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
@@ -171,6 +173,7 @@ async def hub(folder: Path) -> AsyncIterator[World]:
                 "mail_from": "login@mesh.example",
                 "administrators": ADMIN,
                 "codes_per_address_hour": "100",
+                **identity,
             },
             "crypto": {"journal": "false"},
             "gateway": {
@@ -263,3 +266,61 @@ async def _whoami(world: World) -> None:
     assert code == 0, err
     said = json.loads(out)
     assert (said["email"], said["issuer"], said["administrator"]) == (DAVE, "embedded", False)
+
+
+@asynccontextmanager
+async def _provider(folder: Path) -> AsyncIterator[tuple[str, Path]]:
+    """A provider as a process; gives its issuer and the hub's file of providers."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(Path(__file__).with_name("oidc_provider.py"))),
+        env={**_KEPT, "AUTHLIB_INSECURE_TRANSPORT": "1"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert child.stdout is not None
+        issuer = (await asyncio.wait_for(child.stdout.readline(), 30)).decode().strip()
+        known = {"name": "corp", "issuer": issuer, "client_id": CLIENT_ID, "client_secret": CLIENT_SECRET}
+        providers = folder / "providers.json"
+        providers.touch(mode=0o600)
+        providers.write_text(json.dumps({"providers": [known]}))
+        yield issuer, providers
+    finally:
+        child.kill()
+        await child.communicate()
+
+
+async def _confirm(terminal: Terminal, issuer: str, email: str) -> None:
+    """Play the person who follows what the program says, signed in at the provider as `email`."""
+    await terminal.until("Waiting until you have confirmed")
+    found = re.search(rf"Open {issuer}/device in a browser, on any device, and type (\S+)\.", terminal.text)
+    assert found is not None, terminal.text
+    async with httpx.AsyncClient(trust_env=False) as client:
+        (
+            await client.post(f"{issuer}/control", json={"confirm": found[1], "email": email})
+        ).raise_for_status()
+
+
+@pytest.mark.timeout(240)
+async def test_people_log_in_by_a_provider_and_as_nobody_else(tmp_path):
+    (tmp_path / "state").mkdir(mode=0o700)
+    async with (
+        _provider(tmp_path) as (issuer, providers),
+        hub(tmp_path, providers_file=str(providers)) as world,
+    ):
+        arguments = ("login", "--email", CAROL, "--server", world.server, "--provider", "corp")
+        async with Terminal(world, *arguments).running() as terminal:
+            await _confirm(terminal, issuer, DAVE)
+            assert await terminal.end() == 5
+            assert "error: PRINCIPAL_DIFFERS: " in terminal.text
+            assert f"--email {DAVE}" in terminal.text
+        assert [place.name for place in (world.folder / "state").rglob("*") if place.is_file()] == []
+        async with Terminal(world, *arguments).running() as terminal:
+            await _confirm(terminal, issuer, CAROL)
+            assert await terminal.end() == 0, terminal.text
+            assert "with a new account" in terminal.text.replace("\r\n", " ")
+        code, _, err = await world.run(*arguments[:-1], "nobody")
+        assert code == 0, err  # who is logged in already is asked nothing
+        assert (await world.run("logout", "--profile", CAROL))[0] == 0
+        code, _, err = await world.run(*arguments[:-1], "nobody")
+        assert (code, err.split(":")[1].strip()) == (4, "PROVIDER_UNKNOWN")
+        assert world.mail.mails == []
