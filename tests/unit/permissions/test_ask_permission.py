@@ -96,7 +96,7 @@ def ask(model) -> Ask:
 @pytest.fixture
 def servicer(ask, model) -> PermissionServicer:
     clock = Clock()
-    many = AskMany(Rulings(model, clock, convert.batch_entry), model, clock)
+    many = AskMany(Rulings(model, clock, convert.entry), model, clock)
     return PermissionServicer(
         model,
         ask=ask,
@@ -210,50 +210,56 @@ def check(caller: str, kind: str = "user", *, at_least=None, **question):
     )
 
 
+async def checked(servicer, request):
+    return permissions_service_pb2.CheckPermissionResponse.FromString(
+        await servicer.CheckPermission(request, None)
+    )
+
+
 async def test_every_answer_carries_a_token(servicer):
-    reply = await servicer.CheckPermission(check(BOB), None)
+    reply = await checked(servicer, check(BOB))
     assert reply.decision.allowed
     assert (reply.decision.token.epoch, reply.decision.token.sequence) == (3, 10)
 
 
 async def test_an_answer_waits_for_the_point_demanded(servicer, model):
     model.reaches = 20
-    reply = await servicer.CheckPermission(check(BOB, at_least=(3, 12)), None)
+    reply = await checked(servicer, check(BOB, at_least=(3, 12)))
     assert reply.decision.token.sequence == 12
 
 
 async def test_a_replica_that_is_behind_says_so(servicer):
     with pytest.raises(Unavailable) as behind:
-        await servicer.CheckPermission(check(BOB, at_least=(3, 11)), None)
+        await checked(servicer, check(BOB, at_least=(3, 11)))
     assert behind.value.reason == "BEHIND"
 
 
 async def test_a_token_of_another_epoch_is_refused(servicer):
     with pytest.raises(WrongState):
-        await servicer.CheckPermission(check(BOB, at_least=(2, 1)), None)
+        await checked(servicer, check(BOB, at_least=(2, 1)))
 
 
 async def test_an_unset_level_is_refused(servicer):
     with pytest.raises(InvalidInput) as refused:
-        await servicer.CheckPermission(check(BOB, level=0), None)
+        await checked(servicer, check(BOB, level=0))
     assert refused.value.reason == "LEVEL_INVALID"
 
 
 async def test_a_moment_outside_of_time_is_refused(servicer):
     with pytest.raises(InvalidInput) as refused:
-        await servicer.CheckPermission(check(SITE, at_unix_ms=-1), None)
+        await checked(servicer, check(SITE, at_unix_ms=-1))
     assert refused.value.reason == "TIME_INVALID"
 
 
 async def test_a_service_has_no_rights_of_its_own(servicer):
-    reply = await servicer.CheckPermission(check(SITE, "service"), None)
+    reply = await checked(servicer, check(SITE, "service"))
     assert not reply.decision.allowed
 
 
 async def test_nothing_is_answered_before_the_log_is_read(servicer, model):
     model.loading = True
     with pytest.raises(Unavailable):
-        await servicer.CheckPermission(check(SITE), None)
+        await checked(servicer, check(SITE))
 
 
 async def test_explain_names_file_line_and_what_is_needed(servicer):
@@ -377,5 +383,5 @@ async def test_tokens_of_later_answers_are_not_smaller(servicer, model):
     sequences = []
     for sequence in (10, 12, 12, 15):
         model.at = Token(3, sequence)
-        sequences.append((await servicer.CheckPermission(check(BOB), None)).decision.token.sequence)
+        sequences.append((await checked(servicer, check(BOB))).decision.token.sequence)
     assert sequences == sorted(sequences)

@@ -321,7 +321,7 @@ def test_columns_hold_what_the_questions_say(messages):
 
 async def test_the_encoded_answer_is_that_of_the_messages(world):
     world.rules(READS)
-    many = AskMany(Rulings(world, world, convert.batch_entry), world, world)
+    many = AskMany(Rulings(world, world, convert.entry), world, world)
     asked = [(f"{ALICE}/x", level, BOB, None, None) for level in Level]
     decided = await many.run(ALICE, columns(asked))
     message = rpc.BatchCheckPermissionsResponse.FromString(convert.batch_response(decided))

@@ -85,7 +85,7 @@ async def build(
     del settings, random
     log = FileLog(bus, StoredRules(object_store))
     rules = RuleLog(log)
-    ask_many = AskMany(Rulings(rules, clock, convert.batch_entry), rules, clock)
+    ask_many = AskMany(Rulings(rules, clock, convert.entry), rules, clock)
     servicer = PermissionServicer(
         rules,
         ask=Ask(rules, clock),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from operator import attrgetter, methodcaller
 from typing import Final, Protocol, cast
 
@@ -67,6 +68,13 @@ def inquiry(question: permissions_pb2.Question) -> Inquiry:
         size_bytes=_size_bytes(question),
         at_ms=moment_ms(question.at_unix_ms) if question.HasField("at_unix_ms") else None,
     )
+
+
+def question(message: permissions_pb2.Question) -> Questions:
+    """Return the one question asked; raises as `inquiry`."""
+    moments_ms = {0: moment_ms(message.at_unix_ms)} if message.HasField("at_unix_ms") else {}
+    place, requester = _place(message.level), _requester(message)
+    return Questions([message.path], [place], [requester], moments_ms, lambda _index: _size_bytes(message))
 
 
 def questions(messages: Sequence[permissions_pb2.Question]) -> Questions:
@@ -155,13 +163,24 @@ def decision_message(verdict: Verdict, at: Token | None) -> permissions_pb2.Deci
     )
 
 
-def batch_entry(verdict: Verdict) -> bytes:
-    """Return the encoded field `decisions` of a batch with one answer.
+def entry(verdict: Verdict) -> bytes:
+    """Return the encoded field `decisions` of a batch with one answer: also `decision` of a check, but for its token.
 
-    Fields of one message may be concatenated (encoding of Protocol Buffers, "Last One Wins"): a whole response is
-    its entries one after the other, and what many questions share is encoded once.
+    Fields of one message may be concatenated, and a message that comes twice is merged (encoding of Protocol
+    Buffers, "Last One Wins"): so a response is made of pieces, and what many questions share is encoded once.
     """
     return pb.BatchCheckPermissionsResponse(decisions=[decision_message(verdict, None)]).SerializeToString()
+
+
+def check_response(answer: bytes, at: Token) -> bytes:
+    """Return the encoded `CheckPermissionResponse`; `answer` is from `entry`."""
+    return answer + _check_token(at.epoch, at.sequence)
+
+
+@lru_cache(maxsize=16)
+def _check_token(epoch: int, sequence: int) -> bytes:
+    decision = permissions_pb2.Decision(token=token_message(Token(epoch, sequence)))
+    return pb.CheckPermissionResponse(decision=decision).SerializeToString()
 
 
 def batch_response(decided: Decided[bytes]) -> bytes:

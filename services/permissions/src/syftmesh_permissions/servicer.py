@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
-from mesh.permissions.v1 import permissions_pb2
 from mesh.permissions.v1 import permissions_service_pb2 as pb
 from mesh.permissions.v1 import permissions_service_pb2_grpc as pb_grpc
 from syftmesh_kit.caller import current_caller
@@ -16,8 +15,8 @@ from syftmesh_kit.caller import current_caller
 from syftmesh_permissions import convert
 from syftmesh_permissions.domain.accessible import ListAccessible
 from syftmesh_permissions.domain.batch import MAX_BATCH, AskMany, check_count
-from syftmesh_permissions.domain.consistency import Model, Token, require_at_least
-from syftmesh_permissions.domain.inquiry import Answer, Ask
+from syftmesh_permissions.domain.consistency import Model, require_at_least
+from syftmesh_permissions.domain.inquiry import Ask
 from syftmesh_permissions.domain.reader import ListReaders
 from syftmesh_permissions.domain.watch import MAX_WATCHED, WatchMany
 
@@ -27,8 +26,8 @@ class PermissionServicer(pb_grpc.PermissionServiceServicer):
 
     Args:
         model: How fresh answers are.
-        ask: Use case.
-        ask_many: Use case; its answers are encoded by `convert.batch_entry`.
+        ask: Use case, for explanations.
+        ask_many: Use case, for decisions; its answers are encoded by `convert.entry`.
         readers: Use case.
         accessible: Use case.
         watch: Use case; its answers are encoded likewise.
@@ -51,18 +50,25 @@ class PermissionServicer(pb_grpc.PermissionServiceServicer):
         self._accessible = accessible
         self._watch = watch
 
-    async def CheckPermission(
+    async def CheckPermission(  # type: ignore[override]  # encoded already; see `register`
         self, request: pb.CheckPermissionRequest, context: Any
-    ) -> pb.CheckPermissionResponse:
+    ) -> bytes:
         """Decide one question."""
-        answer, at = await self._answer(request.question, request)
-        return pb.CheckPermissionResponse(decision=convert.decision_message(answer.verdict, at))
+        caller = convert.asker(current_caller())
+        question = convert.question(request.question)
+        if request.HasField("at_least"):
+            await require_at_least(self._model, convert.token(request))
+        return convert.check_response(*self._ask_many.one(caller, question))
 
     async def ExplainPermission(
         self, request: pb.ExplainPermissionRequest, context: Any
     ) -> pb.ExplainPermissionResponse:
         """Decide one question and say why."""
-        answer, at = await self._answer(request.question, request)
+        caller = convert.asker(current_caller())
+        inquiry = convert.inquiry(request.question)
+        await require_at_least(self._model, convert.token(request))
+        # No await between the decision and its token: they belong to one point of the log.
+        answer, at = self._ask.run(caller, inquiry), self._model.token()
         return pb.ExplainPermissionResponse(
             decision=convert.decision_message(answer.verdict, at),
             needed=answer.needed,
@@ -106,27 +112,22 @@ class PermissionServicer(pb_grpc.PermissionServiceServicer):
         async for told in self._watch.run(caller, questions):
             yield convert.told_message(told)
 
-    async def _answer(
-        self, question: permissions_pb2.Question, request: convert.Demanding
-    ) -> tuple[Answer, Token]:
-        caller = convert.asker(current_caller())
-        inquiry = convert.inquiry(question)
-        await require_at_least(self._model, convert.token(request))
-        # No await between the decision and its token: they belong to one point of the log.
-        return self._ask.run(caller, inquiry), self._model.token()
-
 
 def register(servicer: PermissionServicer, server: grpc.aio.Server) -> str:
     """Add the handlers to `server` and return the service's full name.
 
-    A batch is answered with an encoded response: thousands of messages would cost more than the decisions.
+    Checks are answered with encoded responses: the messages would cost more than the decisions.
     """
     service: str = pb.DESCRIPTOR.services_by_name["PermissionService"].full_name
     pb_grpc.add_PermissionServiceServicer_to_server(servicer, server)
-    batch: Any = grpc.unary_unary_rpc_method_handler(
-        servicer.BatchCheckPermissions,
-        request_deserializer=pb.BatchCheckPermissionsRequest.FromString,
-    )
+    encoded: Any = {
+        "CheckPermission": grpc.unary_unary_rpc_method_handler(
+            servicer.CheckPermission, request_deserializer=pb.CheckPermissionRequest.FromString
+        ),
+        "BatchCheckPermissions": grpc.unary_unary_rpc_method_handler(
+            servicer.BatchCheckPermissions, request_deserializer=pb.BatchCheckPermissionsRequest.FromString
+        ),
+    }
     # What is registered last for a method is what is called.
-    server.add_registered_method_handlers(service, {"BatchCheckPermissions": batch})
+    server.add_registered_method_handlers(service, encoded)
     return service

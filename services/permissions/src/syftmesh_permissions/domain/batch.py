@@ -38,7 +38,7 @@ class Decided(Generic[T]):
 
 
 class AskMany(Generic[T]):
-    """Answers batches; other work gets its turn while a long one is answered.
+    """Answers questions by what is remembered; other work gets its turn while many are answered.
 
     Args:
         rulings: What decides.
@@ -50,6 +50,18 @@ class AskMany(Generic[T]):
         self._rulings = rulings
         self._model = model
         self._clock = clock
+
+    def one(self, caller: str, question: Questions) -> tuple[T, Token]:
+        """Return the answer to one question, asked by `caller`, and the point of the log that it was made at.
+
+        Raises:
+            InvalidInput: PATH_INVALID, PRINCIPAL_INVALID.
+            PermissionDenied: (PERMISSION_DENIED) it is about somebody else, and `caller` is no admin there.
+            Unavailable: The rules are not known now.
+        """
+        answers: list[T] = []
+        self._rulings.session(caller).take(question, 0, 1, answers)
+        return answers[0], self._model.token()
 
     async def run(
         self, caller: str, questions: Questions, numbers: Sequence[int] | None = None
