@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
+import signal
 import ssl
 import subprocess
 import sys
@@ -40,6 +42,7 @@ PROGRAM = Path(__file__).with_name("oidc_provider.py")
 CLIENT_ID, CLIENT_SECRET = "mesh-hub", "hub-s3cr3t"
 ALICE = "alice@x.example"
 CLOCK = SystemClock()
+KEPT = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
 TIMEOUT_S = 0.5
 
 
@@ -94,16 +97,17 @@ def sso(sso_process: Sso) -> Iterator[Sso]:
 
 @dataclass
 class Replica:
-    """A process of identity; `kill` and `start` again keep its port and settings."""
+    """A process of a service; `kill` and `start` again keep its port and settings."""
 
     address: str
     environment: dict[str, str]
     log: Path
+    service: str = "identity"
     child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "syftmesh_identity"]
+            command = [sys.executable, "-m", f"syftmesh_{self.service}"]
             self.child = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         request = health_pb2.HealthCheckRequest()
         with grpc.insecure_channel(self.address) as channel:
@@ -116,7 +120,7 @@ class Replica:
                 if answer.status == health_pb2.HealthCheckResponse.SERVING:
                     return
                 time.sleep(0.05)
-        pytest.fail(f"identity does not serve: {self.log.read_text()}")
+        pytest.fail(f"{self.service} does not serve: {self.log.read_text()}")
 
     def kill(self) -> None:
         if self.child is not None:
@@ -128,6 +132,7 @@ class Replica:
 class Hub:
     first: Replica
     second: Replica
+    bus: NatsAddress
 
     @asynccontextmanager
     async def stub(self, replica: Replica | None = None, token: str = "") -> AsyncIterator[Any]:
@@ -159,7 +164,7 @@ def hub(sso_process: Sso, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         try:
             for replica in replicas:
                 replica.start()
-            yield Hub(*replicas)
+            yield Hub(*replicas, bus)
         finally:
             for replica in replicas:
                 replica.kill()
@@ -176,19 +181,20 @@ def _replica(state: Path, name: str, bus: NatsAddress, sso: Sso) -> Replica:
     }
     providers.touch(mode=0o600)
     providers.write_text(json.dumps({"providers": [entry]}))
-    address = f"127.0.0.1:{free_ports(1)[0]}"
     values = {
-        "listen": address,
         "signing_key_file": str(state / "signing.pem"),
         "providers_file": str(providers),
         "provider_logins_per_address_hour": "40",
-        "nats_url": bus.url,
-        "nats_user": bus.user,
-        "nats_password": bus.password,
     }
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ}
-    own = {f"SYFTMESH_IDENTITY_{name.upper()}": value for name, value in values.items()}
-    return Replica(address, {**kept, **own}, state / f"{name}.log")
+    return _process("identity", bus, state / f"{name}.log", **values)
+
+
+def _process(service: str, bus: NatsAddress, log: Path, **own: str) -> Replica:
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    given = {"nats_url": bus.url, "nats_user": bus.user, "nats_password": bus.password}
+    values = {"listen": address, **given, **own}
+    named = {f"SYFTMESH_{service.upper()}_{name.upper()}": value for name, value in values.items()}
+    return Replica(address, {**KEPT, "HOME": str(log.parent), **named}, log, service)
 
 
 async def _reason(call: Any, kind: type[MeshError] = Unauthenticated) -> tuple[str, str]:
@@ -275,6 +281,72 @@ async def test_a_person_who_is_somebody_else_at_the_provider_is_told_so(hub: Hub
     assert (tokens.principal, tokens.device_id) == (ALICE, device["device_id"])
     other = log_in(hub.first.address, principal="bob@x.example", **{**device, "device_id": uuid7(CLOCK)})
     assert await _reason(other, WrongState) == ("PRINCIPAL_DIFFERS", "")
+
+
+@contextmanager
+def _front(hub: Hub, folder: Path) -> Iterator[str]:
+    """The rest of a hub that a login needs: key directory and gateway. Gives its URL."""
+    crypto = _process("crypto", hub.bus, folder / "crypto.log", journal="false")
+    http, grpc_port = free_ports(2)
+    gateway = _process(
+        "gateway",
+        hub.bus,
+        folder / "gateway.log",
+        http_port=str(http),
+        advertised_grpc=f"127.0.0.1:{grpc_port}",
+        forward_listen=f"127.0.0.1:{grpc_port}",
+        backends=json.dumps({"identity": hub.first.address, "crypto": crypto.address}),
+    )
+    try:
+        for process in (crypto, gateway):
+            process.start()
+        yield f"http://127.0.0.1:{http}"
+    finally:
+        for process in (gateway, crypto):
+            process.kill()
+
+
+async def _program(folder: Path, *arguments: str) -> asyncio.subprocess.Process:
+    environment = {**KEPT, "HOME": str(folder), "SYFTMESH_STATE": str(folder / "state")}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "syftmesh.cli", *arguments),
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def _user_code(child: asyncio.subprocess.Process, sso: Sso) -> str:
+    """Return the code that the program shows for the provider's page."""
+    assert child.stderr is not None
+    async with asyncio.timeout(60):
+        async for line in child.stderr:
+            found = re.search(rf"{re.escape(sso.issuer)}/device in a browser.* type (\S+)\.", line.decode())
+            if found is not None:
+                return found.group(1)
+    pytest.fail("the program has shown no code")
+
+
+async def test_a_person_logs_in_at_the_command_line_or_gives_up(hub: Hub, sso: Sso, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    with _front(hub, tmp_path) as server:
+        login = ("login", "--email", ALICE, "--provider", "sso", "--server", server, "--json")
+        child = await _program(tmp_path, *login)
+        await _user_code(child, sso)
+        child.send_signal(signal.SIGINT)
+        _, shown = await asyncio.wait_for(child.communicate(), 60)
+        assert child.returncode == 130, shown
+        assert b"Traceback" not in shown
+        assert [place.name for place in (tmp_path / "state").rglob("*") if place.is_file()] == []
+        child = await _program(tmp_path, *login)
+        sso.confirm(await _user_code(child, sso))
+        out, shown = await asyncio.wait_for(child.communicate(), 60)
+        assert child.returncode == 0, shown
+        assert json.loads(out)["email"] == ALICE
+        child = await _program(tmp_path, "whoami", "--json")
+        out, shown = await asyncio.wait_for(child.communicate(), 60)
+        assert (child.returncode, json.loads(out)["email"]) == (0, ALICE), shown
 
 
 @pytest.mark.parametrize(
