@@ -8,7 +8,18 @@ from random import Random
 
 import pytest
 from random_tree import Case, random_case
-from slow_reading import OWNER, PEOPLE, allows, groups_text, has_circle, is_email, rules_text
+from slow_reading import (
+    BOB,
+    OWNER,
+    PEOPLE,
+    allows,
+    groups_text,
+    has_circle,
+    is_email,
+    pattern_matches,
+    rules_text,
+    written,
+)
 from syftmesh_core.errors import InvalidInput
 from syftmesh_core.path import MeshPath
 from syftmesh_core.permission import (
@@ -16,8 +27,10 @@ from syftmesh_core.permission import (
     Question,
     ReaderKind,
     RuleTree,
+    Subject,
     decide,
     parse_groups,
+    parse_pattern,
     parse_ruleset,
     readers_of,
 )
@@ -36,6 +49,7 @@ def test_engine_decides_like_the_slow_reading(chunk: int) -> None:
         case = random_case(source)
         tree = _parsed(case)
         if tree is not None:
+            _check_patterns(case, f"chunk {chunk}, tree {number}: {case}")
             seen |= _check_decisions(case, tree, f"chunk {chunk}, tree {number}: {case}")
             _check_readers(case, tree, f"chunk {chunk}, tree {number}: {case}")
     assert seen == {True, False}
@@ -50,6 +64,17 @@ def _parsed(case: Case) -> RuleTree | None:
         return None
     files = [(place, parse_ruleset(rules_text(file)), 1) for place, file in case.tree.files.items()]
     return RuleTree.build(OWNER, files, parse_groups(text).resolved)
+
+
+def _check_patterns(case: Case, shown: str) -> None:
+    """Hold every pattern against the whole path, whether it decides there or not."""
+    subject = Subject("/".join(case.path))
+    for rule in (rule for file in case.tree.files.values() for rule in file.rules):
+        pattern = parse_pattern(written(rule.parts))
+        expected = pattern_matches(rule.parts, case.path, None)
+        assert pattern.could_match(subject, NOW) == expected, f"{pattern.text!r} in {shown}"
+        own = pattern_matches(rule.parts, case.path, BOB)
+        assert pattern.matches_for(BOB, subject, NOW) == own, f"{pattern.text!r} in {shown}"
 
 
 def _check_decisions(case: Case, tree: RuleTree, shown: str) -> set[bool]:
