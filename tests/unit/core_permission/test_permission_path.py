@@ -139,6 +139,33 @@ def test_a_look_alike_of_the_rule_file_can_be_created_by_nobody(name: str) -> No
     assert caught.value.reason == "PATH_INVALID"
 
 
+GROUPS_LOOK_ALIKES = ["SYFT.GROUPS.YAML", "syft.groups.yaml.", "syft.groups.yaml ", "\uff53yft.groups.yaml"]
+
+
+@pytest.mark.parametrize("name", GROUPS_LOOK_ALIKES)
+def test_a_look_alike_of_the_groups_file_can_be_created_by_nobody_at_the_root(name: str) -> None:
+    path = parse_path(f"bob@x.org/{name}")
+    assert not path.is_groups_file
+    with pytest.raises(InvalidInput) as caught:
+        check_creatable(path)
+    assert caught.value.reason == "PATH_INVALID"
+    assert "looks like syft.groups.yaml" in caught.value.message
+    check_creatable(parse_path(f"bob@x.org/docs/{name}"))
+
+
+def test_a_refusal_names_the_file_that_is_looked_like() -> None:
+    for directory in ("", "docs/"):
+        with pytest.raises(InvalidInput, match=r"looks like syft\.pub\.yaml"):
+            check_creatable(parse_path(f"bob@x.org/{directory}Syft.pub.yaml"))
+
+
+@pytest.mark.parametrize(
+    "name", ["syft.groups.yaml", "syft.groups.yml", "syft.groups.yaml.bak", "groups.yaml", "é"]
+)
+def test_other_names_at_the_root_can_be_created(name: str) -> None:
+    check_creatable(parse_path(f"bob@x.org/{name}"))
+
+
 @pytest.mark.parametrize(
     "name",
     ["syft.pub.yaml", "syft.pub.yml", "syft.pub.yaml.txt", " syft.pub.yaml", "a. ", "xsyft.pub.yaml", "é"],
