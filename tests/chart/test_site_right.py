@@ -101,6 +101,14 @@ def test_service_accounts_mount_no_token(manifests: list[Manifest]) -> None:
     assert all(account["automountServiceAccountToken"] is False for account in accounts)
 
 
+def test_runs_are_of_the_account_without_rights(manifests: list[Manifest]) -> None:
+    pod = pod_template(named(manifests, "StatefulSet", "alice"))["spec"]
+    [runner] = [container for container in pod["containers"] if container["name"] == "runner"]
+    told = {entry["name"]: entry.get("value") for entry in runner["env"]}
+    accounts = [a for a in of_kind(manifests, "ServiceAccount") if a["metadata"]["namespace"] == "alice-jobs"]
+    assert [a["metadata"]["name"] for a in accounts] == [told["SYFTMESH_RUNNER_JOB_SERVICE_ACCOUNT"]]
+
+
 @pytest.mark.parametrize("create", [True, False])
 def test_namespace_of_jobs_holds_runs_back(helm: Program, create: bool) -> None:  # noqa: FBT001
     manifests = render_site(helm, jobs={"create": create, "namespace": "runs"})

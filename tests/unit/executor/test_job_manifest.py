@@ -101,6 +101,14 @@ def test_a_runtime_class_is_named_only_where_there_is_one() -> None:
     assert pod_of(replace(SETTINGS, runtime_class="gvisor"))["runtimeClassName"] == "gvisor"
 
 
+def test_pods_are_of_the_account_that_is_named_and_get_no_token_of_it() -> None:
+    pod = pod_of(replace(SETTINGS, service_account="job"))
+    assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("job", False)
+    assert "serviceAccountName" not in pod_of()
+    with pytest.raises(InvalidInput, match="service account"):
+        replace(SETTINGS, service_account="Job!")
+
+
 def test_a_run_with_pipes_and_an_expected_image_are_noted_for_whoever_finds_it() -> None:
     spec = replace(SPEC, channel=cast("tuple[FileIO, FileIO]", (BytesIO(), BytesIO())))
     noted = job_manifest(SETTINGS, spec, "ab")["metadata"]["annotations"]

@@ -42,6 +42,7 @@
 - { name: SYFTMESH_RUNNER_JOBS_NAMESPACE, value: {{ include "datasite.jobsNamespace" . }} }
 - { name: SYFTMESH_RUNNER_JOB_IMAGE, value: {{ include "datasite.jobImage" . }} }
 - { name: SYFTMESH_RUNNER_JOB_PULL_POLICY, value: {{ .Values.jobs.pullPolicy }} }
+- { name: SYFTMESH_RUNNER_JOB_SERVICE_ACCOUNT, value: job }
 - { name: SYFTMESH_RUNNER_JOB_RUNTIME_CLASS, value: {{ .Values.jobs.runtimeClassName | quote }} }
 - { name: SYFTMESH_RUNNER_JOB_HOST_USERS, value: {{ .Values.jobs.hostUsers | quote }} }
 {{ include "datasite.boundsEnv" . }}

@@ -64,6 +64,10 @@ class RunnerSettings(ServiceSettings):
     job_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     """When a node fetches the image."""
 
+    job_service_account: str = ""
+    """ServiceAccount of the Jobs' pods, whose secrets for pulling images they use; empty for the namespace's default.
+    No pod gets its token."""
+
     job_cpu: str = "1"
     """Processors that one run may use, as Kubernetes writes quantities."""
 

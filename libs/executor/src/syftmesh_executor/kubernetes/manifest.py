@@ -124,6 +124,8 @@ def _pod(settings: ClusterSettings, spec: RunSpec, life_s: int) -> dict[str, Any
         pod["hostUsers"] = settings.host_users
     if settings.runtime_class:
         pod["runtimeClassName"] = settings.runtime_class
+    if settings.service_account:
+        pod["serviceAccountName"] = settings.service_account
     return pod
 
 

@@ -23,6 +23,8 @@ class ClusterSettings:
         host_users: Whether pods share the node's user ids; False gives each pod a user namespace, None leaves it
             to the cluster, as runtimes without support (gVisor) need it.
         pull_policy: When a node fetches the image.
+        service_account: Whose the pods are, with its secrets for pulling images; empty for the namespace's default.
+            They get no token of it.
         cpu: Limit of one run, as Kubernetes writes quantities.
         start_s: How long a pod may take until its containers run, before the run is given up.
 
@@ -36,6 +38,7 @@ class ClusterSettings:
     runtime_class: str = ""
     host_users: bool | None = False
     pull_policy: str = "IfNotPresent"
+    service_account: str = ""
     cpu: str = "1"
     start_s: float = 180.0
 
@@ -46,6 +49,8 @@ class ClusterSettings:
             raise _invalid("the image of jobs", self.image)
         if self.pull_policy not in _PULL_POLICIES:
             raise _invalid("the pull policy", self.pull_policy)
+        if self.service_account and not _NAME.fullmatch(self.service_account):
+            raise _invalid("the service account of jobs", self.service_account)
 
     @property
     def image_digest(self) -> str:

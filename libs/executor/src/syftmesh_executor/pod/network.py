@@ -13,7 +13,10 @@ from pathlib import Path
 
 _DNS_PORT = 53
 _METADATA = ("169.254.169.254", 80)
-_ROUND_S = 0.1
+_PAUSE_S = 0.025
+"""Between two rounds: each leaves a connection without a word at the API server."""
+_PATIENCE = 4
+"""How many times as long as the slowest one that stood the next attempts are given."""
 _GRACE_S = 6.0
 """How long a network that is only just being closed may take."""
 
@@ -43,49 +46,63 @@ class NetworkCheck:
 
     def __init__(self, places: dict[str, tuple[str, int]]) -> None:
         self._places = places
-        self._began_s = time.monotonic()
+        self._began_s = self._round_s = time.monotonic()
+        self._slowest_s = 0.0
         self._open: dict[str, socket.socket] = {}
+        self._seen: dict[str, str] = {}
         self._start()
 
     def reached(self, least_s: float) -> dict[str, str]:
         """Return what each attempt came to once none works any more, or after the grace of a slow policy.
 
         Args:
-            least_s: How long to give the first attempts; what nothing stops stands within the time that a packet
-                takes to the API server and back.
+            least_s: How long attempts are given at least; what nothing stops stands within the time that a packet
+                takes to the API server and back. Where one that stood took long, the next are given longer.
 
         ``OPEN`` means that a connection stood; anything else is an error's name or ``DROPPED``.
         """
-        time.sleep(max(0.0, self._began_s + least_s - time.monotonic()))
         while True:
-            seen = self._look()
+            seen = self._answered(max(least_s, _PATIENCE * self._slowest_s))
             if "OPEN" not in seen.values() or time.monotonic() - self._began_s > _GRACE_S:
-                self._close()
                 return seen
-            self._close()
+            time.sleep(_PAUSE_S)
+            self._round_s = time.monotonic()
             self._start()
-            time.sleep(_ROUND_S)
 
     def _start(self) -> None:
+        self._seen.clear()
         for name, address in self._places.items():
             family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
             client = socket.socket(family, socket.SOCK_STREAM)
             client.setblocking(False)
-            client.connect_ex(address)
+            number = client.connect_ex(address)
             self._open[name] = client
+            if number != errno.EINPROGRESS:
+                self._note(name, number)
 
-    def _look(self) -> dict[str, str]:
-        seen = {}
+    def _answered(self, least_s: float) -> dict[str, str]:
+        """Return what the attempts came to: as soon as one of them stands, else after their time."""
+        is_first = self._round_s == self._began_s
+        while True:
+            left_s = max(0.0, self._round_s + least_s - time.monotonic())
+            _, done, _ = select.select([], list(self._open.values()), [], left_s)
+            for name, client in list(self._open.items()):
+                if client in done:
+                    # To ask takes the error away: each is asked once.
+                    self._note(name, client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            if "OPEN" in self._seen.values():
+                # The first attempts may have stood long before they were looked at.
+                took_s = 0.0 if is_first else time.monotonic() - self._round_s
+                self._slowest_s = max(self._slowest_s, took_s)
+                break
+            if not left_s or not self._open:
+                break
         for name, client in self._open.items():
-            _, done, _ = select.select([], [client], [], 0)
-            if not done:
-                seen[name] = "DROPPED"
-                continue
-            number = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            seen[name] = errno.errorcode.get(number, "FAILED") if number else "OPEN"
-        return seen
-
-    def _close(self) -> None:
-        for client in self._open.values():
+            self._seen[name] = "DROPPED"
             client.close()
         self._open.clear()
+        return dict(self._seen)
+
+    def _note(self, name: str, number: int) -> None:
+        self._seen[name] = errno.errorcode.get(number, "FAILED") if number else "OPEN"
+        self._open.pop(name).close()

@@ -33,6 +33,7 @@ def isolation_of(settings: RunnerSettings, site: str) -> tuple[Executor, Runtime
             runtime_class=settings.job_runtime_class,
             host_users=settings.job_host_users,
             pull_policy=settings.job_pull_policy,
+            service_account=settings.job_service_account,
             cpu=settings.job_cpu,
             start_s=settings.job_start_s,
         )
