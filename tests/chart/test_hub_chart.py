@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 import yaml
 from chart_render import (
@@ -25,6 +26,9 @@ from chart_render import (
     requested,
     with_value,
 )
+from syftmesh_identity.adapters.provider_file import read_providers
+from syftmesh_identity.settings import IdentitySettings
+from syftmesh_kit.settings import load_settings
 
 FOLDER = CHARTS / "syftmesh"
 HERE = Path(__file__).parent
@@ -34,6 +38,7 @@ DEV = FOLDER / "values-dev.yaml"
 HOST = {"hub": {"host": "hub.example.org"}}
 FILES = [DEV, FOLDER / "values-prod.yaml", HERE / "values-test.yaml", FULL, OUTSIDE]
 SERVICES = ("identity", "sync", "permissions", "crypto", "router", "superlink", "gateway")
+HOUSE = {"name": "house", "issuer": "https://sso.example.org", "clientId": "hub"}
 CERT_MANAGER = {"issuer": {"name": "house"}, "enabled": True}
 
 
@@ -117,6 +122,20 @@ def _same_keys(schema: dict[str, Any], node: dict[str, Any], value: Any, path: s
         ({"service": {"nodePort": 30443}}, "service.type"),
         ({"sync": {"autoscaling": {"enabled": True, "minReplicas": 9}}}, "sync.autoscaling"),
         ({"fullnameOverride": "x" * 41}, "/fullnameOverride"),
+        ({"identity": {"administrators": ["Ada@example.org"]}}, "/identity/administrators/0"),
+        ({"identity": {"mail": {"security": "none"}}}, "/identity/mail/security"),
+        ({"identity": {"mail": {"password": "x"}}}, "password"),
+        ({"identity": {"mail": {"host": "mail.example.org"}}}, "identity.mail.from"),
+        (
+            {"identity": {"mail": {"host": "mail.example.org", "from": "mesh@example.org"}}},
+            "identity.mail.cidrs",
+        ),
+        ({"identity": {"mail": {"from": "mesh@example.org"}}}, "identity.mail.host"),
+        ({"identity": {"providers": {"list": [{"name": "house"}]}}}, "/identity/providers/list/0"),
+        ({"identity": {"providers": {"list": [{**HOUSE, "secret": "x"}]}}}, "secret"),
+        ({"identity": {"providers": {"list": [HOUSE]}}}, "identity.providers.existingSecret"),
+        ({"identity": {"providers": {"list": [{**HOUSE, "public": True}]}}}, "identity.providers.cidrs"),
+        ({"identity": {"providers": {"existingSecret": "keys"}}}, "identity.providers.list"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",
 )
@@ -180,6 +199,8 @@ _WORDS = {
     "spread": "ScheduleAnyway",
     "healthPath": "/other",
     "url": "tls://other:1",
+    "security": "starttls",
+    "from": "other@example.org",
     "endpoint": "https://other.example.org:9443",
     "accessKeyVariable": "OTHER_USER",
     "secretKeyVariable": "OTHER_WORD",
@@ -209,7 +230,7 @@ def _other_list(key: str, value: list[Any]) -> list[Any]:
         return ["203.0.113.0/24"]
     if key == "ports":
         return [1]
-    if key in ("command", "args", "extraHosts", "administrators"):
+    if key in ("command", "args", "extraHosts", "administrators", "admittedDomains"):
         return [f"{value[0]}x"]
     return []
 
@@ -288,10 +309,10 @@ def test_no_secret_is_in_a_config_map_or_a_variable(rendered: list[Manifest]) ->
     for workload in of_kind(rendered, *WORKLOADS):
         for container in containers(pod_template(workload)):
             for item in container.get("env", []):
-                if any(
-                    word in item["name"] for word in ("PASSWORD", "SECRET_KEY", "ACCESS_KEY", "ROOT_USER")
-                ):
-                    assert set(item["valueFrom"]) == {"secretKeyRef"}, item["name"]
+                name = item["name"]
+                words = ("PASSWORD", "SECRET_KEY", "ACCESS_KEY", "ROOT_USER")
+                if any(word in name for word in words) and not name.endswith("_FILE"):
+                    assert set(item["valueFrom"]) == {"secretKeyRef"}, name
 
 
 def test_mounted_keys_of_secrets_are_named(rendered: list[Manifest]) -> None:
@@ -416,11 +437,90 @@ def test_small_hub_fits_one_processor(chart: Chart) -> None:
     assert size_bytes <= 1.5 * 2**30
 
 
+def test_identity_reads_the_providers_that_are_given(chart: Chart, tmp_path: Path) -> None:
+    manifests = chart.render(FULL)
+    pod = pod_template(named(manifests, "Deployment", "centre-identity"))["spec"]
+    [container] = [item for item in pod["containers"] if item["name"] == "identity"]
+    told = {entry["name"]: entry.get("value") for entry in container["env"]}
+    [volume] = [item for item in pod["volumes"] if item["name"] == "providers"]
+    assert volume["projected"]["defaultMode"] == 0o440
+    # The volume as kubelet would make it, in a folder of ours.
+    folder = tmp_path / "providers"
+    folder.mkdir(mode=0o700)
+    config = named(manifests, "ConfigMap", "centre-identity")["data"]
+    for source in volume["projected"]["sources"]:
+        for item in source.get("configMap", source.get("secret"))["items"]:
+            text = config[item["key"]] if "configMap" in source else certifi.contents()
+            text = text.replace("/etc/syftmesh/providers", str(folder))
+            place = folder / item["path"]
+            place.touch(mode=0o600)
+            place.write_text("word" if place.suffix == ".secret" else text)
+    assert told["SYFTMESH_IDENTITY_PROVIDERS_FILE"] == "/etc/syftmesh/providers/providers.json"
+    house, public = (found.provider for found in read_providers(folder / "providers.json"))
+    assert (house.name, house.client_id, house.client_secret) == ("house", "hub", "word")
+    assert (house.email_claim, house.verified_claim) == ("mail", "mail_verified")
+    assert house.email_domains == {"example.org"}
+    assert house.may_ask("https://keys.example.org:8443/jwks")
+    assert (public.client_id, public.client_secret) == ("1234", "")
+    assert "word" not in json.dumps(config)
+
+
+def test_identity_understands_what_the_chart_tells_it(chart: Chart, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifests = chart.render(FULL)
+    pod = pod_template(named(manifests, "Deployment", "centre-identity"))["spec"]
+    [container] = [item for item in pod["containers"] if item["name"] == "identity"]
+    for entry in container["env"]:
+        if entry["name"].startswith("SYFTMESH_IDENTITY_"):
+            monkeypatch.setenv(entry["name"], entry.get("value", "from-a-secret"))
+    told = load_settings(IdentitySettings)
+    assert (told.smtp_host, told.mail_port, told.smtp_security) == ("mail.example.org", 465, "tls")
+    assert (told.mail_from, told.smtp_user) == ("mesh@example.org", "from-a-secret")
+    assert told.administrators == {"ada@example.org"}
+    assert told.admitted_domains == {"example.org"}
+    assert (told.guests_enabled, told.key_rotation_days) == (True, 7)
+    assert told.trusted_proxies == {"gateway"}
+    known = {f"SYFTMESH_IDENTITY_{name.upper()}" for name in IdentitySettings.model_fields}
+    given = {entry["name"] for entry in container["env"] if entry["name"].startswith("SYFTMESH_IDENTITY_")}
+    assert given <= known
+    mounted = [mount["mountPath"] for mount in container["volumeMounts"]]
+    for path in (told.smtp_password_file, told.smtp_ca_file, told.signing_key_file, told.providers_file):
+        assert any(str(path).startswith(f"{place}/") for place in mounted), path
+
+
+def test_another_version_of_the_chart_alone_replaces_neither_bus_nor_store(chart: Chart) -> None:
+    manifests = chart.render(DEV)
+    for name, versioned in (("nats", False), ("store", False), ("superlink", True)):
+        labels = pod_template(named(manifests, "StatefulSet", f"mesh-{name}"))["metadata"]["labels"]
+        assert ("helm.sh/chart" in labels) is versioned, name
+        assert ("app.kubernetes.io/version" in labels) is versioned, name
+
+
+def test_what_there_is_one_of_is_found_as_soon_as_it_listens(chart: Chart) -> None:
+    def found_early(replicas: int) -> set[str]:
+        manifests = chart.render(DEV, values={"nats": {"replicas": replicas}})
+        early = [s for s in of_kind(manifests, "Service") if s["spec"].get("publishNotReadyAddresses")]
+        return {service["metadata"]["name"] for service in early}
+
+    assert found_early(1) == {"mesh-superlink", "mesh-nats", "mesh-nats-pods"}
+    assert found_early(3) == {"mesh-superlink", "mesh-nats-pods"}
+
+
+def test_a_pod_waits_before_its_end_only_where_there_is_another_to_be_sent_to(chart: Chart) -> None:
+    for name in SERVICES:
+        [workload] = [
+            item for item in of_kind(chart.render(DEV), "Deployment", "StatefulSet")
+            if item["metadata"]["name"] == f"mesh-{name}"
+        ]  # fmt: skip
+        [container] = [c for c in pod_template(workload)["spec"]["containers"] if c["name"] == name]
+        assert ("lifecycle" in container) is (name != "superlink")
+
+
 def test_helm_test_is_the_doctor(chart: Chart) -> None:
     doctor = named(chart.render(DEV), "Pod", "mesh-doctor")
     hook = doctor["metadata"]["annotations"]
     assert hook["helm.sh/hook"] == "test"
-    assert "hook-succeeded" in hook["helm.sh/hook-delete-policy"]  # helm leaves pods of hooks behind
+    # Helm itself reads the log of a pod that ended well, for `helm test --logs`.
+    assert hook["helm.sh/hook-delete-policy"] == "before-hook-creation"
     args = doctor["spec"]["containers"][0]["args"]
     assert args[:3] == ["doctor", "--server", "https://mesh-gateway:443"]
     assert "--ca-file" in args

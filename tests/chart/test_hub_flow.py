@@ -67,6 +67,31 @@ def test_parts_outside_are_reached_where_they_are(chart: Chart) -> None:
     assert not any(allows(policies, end, store, 22) for end in ends.values())
 
 
+def test_identity_alone_reaches_the_mail_server_and_nothing_beside_it(chart: Chart) -> None:
+    mail = {"host": "mail.example.org", "from": "mesh@example.org", "cidrs": ["198.51.102.7/32"]}
+    manifests = chart.render(FOLDER / "values-dev.yaml", values={"identity": {"mail": mail}})
+    policies, ends = of_kind(manifests, "NetworkPolicy"), dict(_ends(manifests))
+    server, neighbour = End(address="198.51.102.7"), End(address="198.51.102.8")
+    assert {name for name, end in ends.items() if allows(policies, end, server, 587)} == {"identity"}
+    assert not allows(policies, ends["identity"], server, 25)
+    assert not allows(policies, ends["identity"], neighbour, 587)
+    assert _allowed(manifests) == FLOWS
+
+
+def test_identity_alone_reaches_the_providers(chart: Chart) -> None:
+    house = {"name": "house", "issuer": "https://sso.example.org", "clientId": "hub", "public": True}
+    providers = {"list": [house], "cidrs": ["198.51.103.7/32"]}
+    manifests = chart.render(FOLDER / "values-dev.yaml", values={"identity": {"providers": providers}})
+    policies, ends = of_kind(manifests, "NetworkPolicy"), dict(_ends(manifests))
+    server = End(address="198.51.103.7")
+    assert {name for name, end in ends.items() if allows(policies, end, server, 443)} == {
+        "identity",
+        "bootstrap",
+    }
+    assert not allows(policies, ends["identity"], server, 8443)
+    assert not allows(policies, ends["identity"], End(address="198.51.103.8"), 443)
+
+
 def test_every_pod_is_held_by_the_default_denial(chart: Chart) -> None:
     manifests = chart.render(FOLDER / "values-dev.yaml")
     [denial] = [

@@ -59,6 +59,13 @@ def test_calls_go_to_the_service_of_their_domain(config: str, domain: str, servi
     assert f"server mesh-{service}.hub.svc.cluster.local:8081;" in upstream[: upstream.index("}")]
 
 
+def test_services_are_told_who_is_connected_and_not_what_a_client_says_of_it(config: str) -> None:
+    head = config[: config.index("location /mesh.")]
+    assert "grpc_set_header X-Real-IP $remote_addr;" in head
+    # A location with a header of its own would have this one alone.
+    assert config.count("grpc_set_header") == 1
+
+
 def test_metrics_and_tasks_are_closed(config: str) -> None:
     assert "return 404;" in _location(config, "= /metrics")
     head = r"~ ^/v1/(?:fleet|control|runtime)/acquire-task$"

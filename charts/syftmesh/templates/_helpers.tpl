@@ -142,10 +142,39 @@ labels:
 {{- else if .Values.objectStore.external.endpoint -}}
 {{- fail "objectStore.external.endpoint is set, but objectStore.enabled is true. Set objectStore.enabled to false to use it." -}}
 {{- end -}}
+{{- include "syftmesh.checkLogin" . -}}
 {{- range $name := list "identity" "sync" "permissions" "crypto" "router" "gateway" -}}
 {{- $scaled := (index $.Values $name).autoscaling -}}
 {{- if and $scaled.enabled (gt (int $scaled.minReplicas) (int $scaled.maxReplicas)) -}}
 {{- fail (printf "%s.autoscaling: minReplicas is greater than maxReplicas." $name) -}}
 {{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* The same for the ways of logging in. */}}
+{{- define "syftmesh.checkLogin" -}}
+{{- $mail := .Values.identity.mail -}}
+{{- if $mail.host -}}
+{{- if not $mail.from -}}
+{{- fail "identity.mail.host is set: identity.mail.from must say which address codes come from." -}}
+{{- end -}}
+{{- if and .Values.networkPolicy.enabled (not $mail.cidrs) -}}
+{{- fail "identity.mail.host is set: identity.mail.cidrs must say where it is, or the network policy keeps identity from it." -}}
+{{- end -}}
+{{- else if or $mail.from $mail.existingSecret $mail.caSecret $mail.cidrs -}}
+{{- fail "identity.mail says how mails are sent, but identity.mail.host names no server. Name it." -}}
+{{- end -}}
+{{- $providers := .Values.identity.providers -}}
+{{- range $given := $providers.list -}}
+{{- if not (or $given.public $providers.existingSecret) -}}
+{{- fail (printf "identity.providers.list: the hub needs a secret at %s. Name its Secret in identity.providers.existingSecret, or say `public: true`." $given.name) -}}
+{{- end -}}
+{{- end -}}
+{{- if $providers.list -}}
+{{- if and .Values.networkPolicy.enabled (not $providers.cidrs) -}}
+{{- fail "identity.providers.list is set: identity.providers.cidrs must say where they are, or the network policy keeps identity from them." -}}
+{{- end -}}
+{{- else if or $providers.existingSecret $providers.caSecret $providers.cidrs -}}
+{{- fail "identity.providers says how providers are asked, but identity.providers.list names none. Name one." -}}
 {{- end -}}
 {{- end }}

@@ -5,6 +5,8 @@ One definition of what every pod of the hub has. The context of a component is a
   values      its values
   store       whether it uses the object store
   bus         whether it uses the message bus
+  single      whether there is never more than one pod of it
+  foreign     whether its program is not ours, so that another version of the chart alone does not replace its pods
   env, mounts, volumes, containers, initContainers, ports   further items, as text
 */}}
 
@@ -60,7 +62,7 @@ topologySpreadConstraints:
 
 {{- define "syftmesh.podMetadata" -}}
 labels:
-  {{- include "syftmesh.labels" . | nindent 2 }}
+  {{- include (ternary "syftmesh.selector" "syftmesh.labels" (default false .foreign)) . | nindent 2 }}
   {{- with .root.Values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -89,7 +91,7 @@ startupProbe:
   failureThreshold: 120
 readinessProbe:
   grpc: {port: 8086}
-  periodSeconds: 3
+  periodSeconds: {{ ternary 1 3 (default false .single) }}
   timeoutSeconds: 5
 livenessProbe:
   grpc: {port: 8086, service: live}
@@ -262,9 +264,12 @@ containers:
     env:
       {{- include "syftmesh.env" . | nindent 6 }}
     {{- include "syftmesh.probes" . | nindent 4 }}
+    {{- if not .single }}
+    # Until nobody is sent here any more; where there is no other pod to be sent to, waiting would only be longer.
     lifecycle:
       preStop:
         sleep: {seconds: 5}
+    {{- end }}
     resources:
       {{- toYaml .values.resources | nindent 6 }}
     volumeMounts:
@@ -345,6 +350,10 @@ kind: Service
 metadata:
   {{- include "syftmesh.metadata" . | nindent 2 }}
 spec:
+  {{- if .single }}
+  # Found as soon as it listens: until it is ready it says so itself, and there is no other to go to.
+  publishNotReadyAddresses: true
+  {{- end }}
   selector:
     {{- include "syftmesh.selector" . | nindent 4 }}
   ports:
