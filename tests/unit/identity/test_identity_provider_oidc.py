@@ -519,8 +519,11 @@ async def test_a_confirmation_without_a_token_is_none(sso: Sso, answer: httpx.Re
     await sso.refused("form")
 
 
-async def test_keys_are_there_before_the_code_is_used_up(sso: Sso) -> None:
-    sso.answers["/keys"] = httpx.Response(500)
+@pytest.mark.parametrize(
+    "keys", [httpx.Response(500), {}, {"keys": []}, {"keys": [{"kty": "oct", "k": "AA"}]}]
+)
+async def test_keys_are_there_before_the_code_is_used_up(sso: Sso, keys: Any) -> None:
+    sso.answers["/keys"] = keys
     sso.give(sign(sso.claims()))
     await sso.away(lambda: sso.client.poll("device-code"))
     assert sso.count("/token") == 0

@@ -15,9 +15,9 @@ from urllib.parse import quote
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import Unavailable
 
-from syftmesh_identity.adapters.id_token import header_of, invalid, verify
+from syftmesh_identity.adapters.id_token import PublicKey, header_of, invalid, verify
 from syftmesh_identity.adapters.provider_http import ProviderAnswer, ProviderHttp
-from syftmesh_identity.adapters.provider_key import ProviderKeys
+from syftmesh_identity.adapters.provider_key import ProviderKeys, public_keys
 from syftmesh_identity.domain.ports import ProviderClient
 from syftmesh_identity.domain.provider import (
     DeviceAuthorization,
@@ -176,11 +176,14 @@ class OidcProvider(ProviderClient):
         basic = isinstance(methods, list) and "client_secret_basic" in methods
         return Endpoints(str(urls[0]), str(urls[1]), str(urls[2]), basic)
 
-    async def _fetch_keys(self) -> Mapping[str, Any]:
+    async def _fetch_keys(self) -> tuple[PublicKey, ...]:
         answer = await self._http.get((await self._discover()).keys)
         if answer.status != 200 or answer.document is None:
             raise self._http.away(f"it has no key set ({_refusal(answer)})")
-        return answer.document
+        keys = public_keys(answer.document)
+        if not keys:
+            raise self._http.away("its key set has no key that could be used")
+        return keys
 
     async def _post(self, url: str, form: dict[str, str], endpoints: Endpoints) -> ProviderAnswer:
         secret = self._provider.client_secret

@@ -106,7 +106,7 @@ class ProviderHttp:
                     method,
                     url,
                     data=form,
-                    auth=auth or None,
+                    auth=auth,
                     headers={"accept": "application/json", "accept-encoding": "identity"},
                     follow_redirects=False,
                 ) as answer,
@@ -124,7 +124,7 @@ class ProviderHttp:
         if answer.headers.get("content-encoding", "identity").lower() != "identity":
             raise self.away("it compresses its answer, unasked")
         data = bytearray()
-        async for chunk in answer.aiter_bytes():  # not compressed, see above
+        async for chunk in answer.aiter_bytes():
             data += chunk
             if len(data) > MAX_BYTES:
                 raise self.away(f"its answer has more than {MAX_BYTES} bytes")

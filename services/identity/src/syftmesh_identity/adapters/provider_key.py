@@ -23,8 +23,8 @@ MAX_KEYS: Final = 64
 _RSA_BITS: Final = range(2048, 8193)
 _TYPES: Final[Mapping[str, type[PublicKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
-Fetch = Callable[[], Awaitable[Mapping[str, Any]]]
-"""Returns the document with the keys; raises Unavailable (PROVIDER_AWAY)."""
+Fetch = Callable[[], Awaitable[tuple[PublicKey, ...]]]
+"""Returns the keys that the provider publishes now; raises Unavailable (PROVIDER_AWAY)."""
 
 
 class ProviderKeys:
@@ -75,7 +75,7 @@ class ProviderKeys:
                 await self._fetch_now(now_s)
 
     async def _fetch_now(self, now_s: float) -> None:
-        self._keys = public_keys(await self._fetch())
+        self._keys = await self._fetch()
         self._fetched_s = now_s
 
     def _known(self, header: TokenHeader) -> PublicKey | None:
