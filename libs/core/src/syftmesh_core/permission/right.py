@@ -27,7 +27,7 @@ def may_write_somewhere(tree: RuleTree, requester: str, now_ms: int) -> bool:
         return True
     return any(
         (rule.expires_ms is None or now_ms < rule.expires_ms)
-        and rule.access.granted(Level.CREATE).names(requester, tree.groups)
+        and rule.access.grants(Level.CREATE, requester, tree.groups)
         and not rule.deny.names(requester, tree.groups)
         for file in tree
         if _is_in_force(tree, file)
