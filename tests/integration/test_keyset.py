@@ -121,6 +121,32 @@ async def test_revocations_reach_verifiers_that_start_before_and_after(tmp_path:
             task.cancel()
 
 
+async def test_a_revocation_covers_tokens_of_a_replica_whose_clock_is_ahead(tmp_path: Path) -> None:
+    class Ahead(SystemClock):
+        def now_ms(self) -> int:
+            return super().now_ms() + 3000
+
+    key = Ed25519PrivateKey.generate()
+    async with hub(tmp_path) as (bus, tasks):
+        keys = await bus.ensure_kv(topology.bucket(subject.KV_IDENTITY_KEYS))
+        await KeySetPublisher(keys).publish("k", key.public_key())
+        watcher = KeySetWatcher(bus)
+        verifier = TokenVerifier(watcher, "embedded", CLOCK)
+        revoked = await bus.ensure_kv(topology.bucket(subject.KV_IDENTITY_REVOKED))
+        running = [tasks.create_task(work.run()) for work in (watcher, RevocationWatcher(bus, verifier))]
+        await eventually(ready(watcher))
+        token, _ = TokenIssuer(key, "k", "embedded", Ahead()).issue("a@x.org", "d")
+        verifier.verify(token, "sync")
+        await RevocationPublisher(revoked, CLOCK).revoke(principal="a@x.org")
+
+        async def refused() -> bool:
+            return reason(verifier, token) == "TOKEN_REVOKED"
+
+        await eventually(refused)
+        for task in running:
+            task.cancel()
+
+
 async def test_exactly_one_thing_is_revoked_at_a_time(tmp_path: Path) -> None:
     async with hub(tmp_path) as (bus, _tasks):
         publisher = RevocationPublisher(bus.kv(subject.KV_IDENTITY_REVOKED), CLOCK)

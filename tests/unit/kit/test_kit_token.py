@@ -14,6 +14,7 @@ from syftmesh_kit.testing import FakeClock, FakeRandom
 from syftmesh_kit.token import (
     AUDIENCES,
     GUEST_AUDIENCES,
+    LONGEST_TTL_S,
     Revocation,
     StaticKeySet,
     TokenIssuer,
@@ -174,10 +175,20 @@ def test_revocation_of_a_device_holds_until_it_logs_in_again() -> None:
 
 def test_revocations_are_forgotten_when_nothing_they_cover_is_alive() -> None:
     clock, _, _, verifier = parts()
-    for number in range(50):
+    for number in range(80):
         verifier.revoke(Revocation(token_id=str(number), before_s=clock.now_ms() // 1000))
         clock.advance(100)
-    assert len(verifier._revocations) <= 19
+    assert 36 <= len(verifier._revocations) <= 37
+
+
+def test_a_revocation_holds_as_long_as_the_longest_token_whatever_else_is_revoked() -> None:
+    clock, _, _, verifier = parts()
+    long = TokenIssuer(KEY, "k", "embedded", clock, ttl_s=LONGEST_TTL_S, random=FakeRandom())
+    token, _ = long.issue("a@x.org", "d")
+    verifier.revoke(Revocation(device_id="d", before_s=clock.now_ms() // 1000))
+    clock.advance(LONGEST_TTL_S - 1)
+    verifier.revoke(Revocation(device_id="other", before_s=clock.now_ms() // 1000))
+    assert reason(verifier, token) == "TOKEN_REVOKED"
 
 
 @pytest.mark.parametrize("claim", ["iss", "sub", "did", "aud", "iat", "exp", "jti", "kind"])

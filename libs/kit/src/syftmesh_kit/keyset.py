@@ -2,7 +2,7 @@
 
 Bucket ``identity_keys``: key `subject.kv_key(kid)`, value a JSON Web Key (RFC 7517, RFC 8037 ``OKP``).
 Bucket ``identity_revoked``: key `kv_key("token" | "device" | "principal", value)`, value
-``{"before_s": <Unix seconds>}``; entries expire after an hour, when no token they cover can be alive.
+``{"before_s": <Unix seconds>}``; entries expire after an hour and a minute, when no token they cover can be alive.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from syftmesh_core.text import from_safe_token
 
 from syftmesh_kit import subject
 from syftmesh_kit.kv import KvBucket, KvEntry
-from syftmesh_kit.token import Revocation, TokenVerifier
+from syftmesh_kit.token import LEEWAY_S, LONGEST_TTL_S, Revocation, TokenVerifier
 
 if TYPE_CHECKING:
     from syftmesh_kit.bus import Bus
 
-REVOCATION_TTL_S: Final = 3600
+REVOCATION_TTL_S: Final = LONGEST_TTL_S + 60
 _RETRY_S: Final = 0.25
 _FIELDS: Final = {"token": "token_id", "device": "device_id", "principal": "principal"}
 
@@ -181,7 +181,8 @@ class RevocationPublisher:
         given = [(kind, value) for kind, value in named if value]
         if len(given) != 1:
             raise ValueError("revoke exactly one of token, device and principal")
-        body = json.dumps({"before_s": self._clock.now_ms() // 1000}).encode()
+        # A token that another replica gave out a moment ago may be of a clock that is ahead.
+        body = json.dumps({"before_s": self._clock.now_ms() // 1000 + LEEWAY_S}).encode()
         await self._kv.put(subject.kv_key(*given[0]), body, ttl_s=REVOCATION_TTL_S)
 
 

@@ -29,6 +29,12 @@ GUEST_AUDIENCES: Final = ("identity", "sync", "permissions", "gateway")
 """The services that have something for guests."""
 
 ACCESS_TTL_S: Final = 15 * 60
+LONGEST_TTL_S: Final = 3600
+"""No issuer's access tokens live longer, in seconds."""
+
+LEEWAY_S: Final = 5
+"""How far clocks may differ, in seconds."""
+
 MAX_TOKEN_BYTES: Final = 4096
 _REQUIRED: Final = ["iss", "sub", "did", "aud", "iat", "exp", "jti", "kind"]
 _OPTIONS: Final[Options] = {
@@ -82,7 +88,7 @@ class Revocation:
         device_id: Every token of a device issued at or before `before_s`.
         principal: Every token of a principal issued at or before `before_s`.
         before_s: Unix seconds; tokens issued later (after a new login) hold. For `token_id` it only says
-            when this may be forgotten: two lifetimes later nothing it covers is alive.
+            when this may be forgotten: `LONGEST_TTL_S` later nothing it covers is alive.
     """
 
     token_id: str = ""
@@ -177,7 +183,7 @@ class TokenVerifier:
         issuer: str,
         clock: Clock,
         *,
-        leeway_s: int = 5,
+        leeway_s: int = LEEWAY_S,
         max_cached: int = 10_000,
     ) -> None:
         self._keys = keys
@@ -214,7 +220,7 @@ class TokenVerifier:
 
     def revoke(self, revocation: Revocation) -> None:
         """Refuse from now on what `revocation` covers and end the open calls made with it."""
-        alive_s = self._clock.now_ms() // 1000 - 2 * ACCESS_TTL_S
+        alive_s = self._clock.now_ms() // 1000 - LONGEST_TTL_S - 2 * self._leeway_s
         kept = {known: None for known in self._revocations if known.before_s > alive_s}
         self._revocations = {**kept, revocation: None}
         for digest in [d for d, v in self._cache.items() if revocation.covers(v.caller, v.issued_at_s)]:
