@@ -301,6 +301,22 @@ async def test_how_full_the_bus_is_is_told(
 
 
 @pytest.mark.parametrize(
+    ("used", "limit", "said"),
+    [
+        (2048, 900_000_000, "2.0 KiB of 858.3 MiB used"),
+        (3 << 30, 10 << 30, "3.0 GiB of 10.0 GiB used"),
+        (7, -1, "7 B used"),
+    ],
+    ids=["small", "large", "without a limit"],
+)
+async def test_the_bus_is_told_in_units_of_its_size(
+    used: int, limit: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _monitor(monkeypatch, {"storage": used, "config": {"max_storage": limit}}):
+        assert (await bus_space_finding("http://nats:8222")).detail == said
+
+
+@pytest.mark.parametrize(
     ("error", "words"),
     [
         (IntegrityFailure("It does not keep 'range'.", reason="STORE_UNFIT"), "range"),

@@ -21,7 +21,7 @@ from syftmesh_client.directory import PrincipalKeys
 from syftmesh_client.inbox import SqliteInbox
 from syftmesh_client.incoming import IncomingCall, Transaction
 from syftmesh_client.problem import CONTENT_TYPE, problem_content, problem_error
-from syftmesh_client.serving import Refusal, ServingLoop
+from syftmesh_client.serving import Refusal, ServingLoop, _longer_pause_s
 from syftmesh_core.clock import SystemClock, system_random, uuid7
 from syftmesh_core.errors import (
     Cancelled,
@@ -738,3 +738,13 @@ def test_problem_document_stays_small():
     found = problem_error(content)
     assert found is not None
     assert found.reason == "X"
+
+
+@pytest.mark.parametrize(("away_s", "longest_s"), [(0.0, 0.5), (29.0, 0.5), (31.0, 5.0), (float("inf"), 5.0)])
+def test_a_hub_that_was_just_there_is_looked_for_at_short_pauses(away_s: float, longest_s: float) -> None:
+    pause_s, pauses = 0.1, []
+    for _ in range(20):
+        pause_s = _longer_pause_s(pause_s, away_s=away_s)
+        pauses.append(pause_s)
+    assert pauses[0] == 0.2
+    assert max(pauses) == pauses[-1] == longest_s

@@ -75,3 +75,21 @@ async def test_a_hub_that_is_away_is_unavailable(answer):
     with pytest.raises(Unavailable) as caught:
         await _discover(answer)
     assert caught.value.reason == "SERVER_UNREACHABLE"
+
+
+@pytest.mark.parametrize(
+    ("server", "hint"),
+    [
+        ("http://127.0.0.1:8080", "syftmesh up"),
+        ("http://localhost:8080/", "syftmesh up"),
+        ("https://hub.example", "syftmesh doctor --server https://hub.example"),
+    ],
+)
+async def test_only_a_mesh_of_this_machine_is_said_to_be_started_from_here(server, hint):
+    def handle(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no")
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(handle)) as client:
+        with pytest.raises(Unavailable) as caught:
+            await discover(server, http=client)
+    assert caught.value.hint == hint

@@ -27,6 +27,9 @@ __all__ = ["AppHandler", "IncomingCall", "Refusal", "RightCheck", "ServingLoop",
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
+_RETURN_S: Final = 30.0
+_RETURN_PAUSE_S: Final = 0.5
+"""A hub that was there is most likely being restarted: so long it is looked for at these pauses at most."""
 _RESEND_S: Final = 10.0
 _FLUSH_S: Final = 1.0
 _PURGE_S: Final = 3600.0
@@ -143,7 +146,7 @@ class ServingLoop:
             raise failure
 
     async def _stay_connected(self) -> None:
-        pause_s, refused = _FIRST_PAUSE_S, 0
+        pause_s, refused, there_s = _FIRST_PAUSE_S, 0, float("-inf")
         while True:
             started_s = self._clock.monotonic_s()
             try:
@@ -157,11 +160,14 @@ class ServingLoop:
             except MeshError as error:
                 _log.info("serving.disconnected", reason=error.reason)
             finally:
+                if self._connected.is_set():
+                    there_s = self._clock.monotonic_s()
                 self._connected.clear()
-            if self._clock.monotonic_s() - started_s > _LONGEST_PAUSE_S:
+            now_s = self._clock.monotonic_s()
+            if now_s - started_s > _LONGEST_PAUSE_S:
                 pause_s = _FIRST_PAUSE_S
             await asyncio.sleep(pause_s * (0.5 + int.from_bytes(self._random(2), "big") / 131_072))
-            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            pause_s = _longer_pause_s(pause_s, away_s=now_s - there_s)
 
     async def _serve_once(self) -> None:
         stream = self._session.rpc.Serve()
@@ -303,6 +309,11 @@ class ServingLoop:
             await asyncio.sleep(_RESEND_S)
             if self._connected.is_set():
                 await self._resend()
+
+
+def _longer_pause_s(pause_s: float, *, away_s: float) -> float:
+    """Return the pause after one of `pause_s` seconds, where the hub was there `away_s` seconds ago."""
+    return min(pause_s * 2, _RETURN_PAUSE_S if away_s < _RETURN_S else _LONGEST_PAUSE_S)
 
 
 def _unproven(envelope: pb.Envelope) -> IncomingCall:

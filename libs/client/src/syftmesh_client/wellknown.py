@@ -119,7 +119,10 @@ def _unreachable(server: str) -> Unavailable:
         f"The hub at {quoted(server)} does not answer. Check the address, and that the hub runs.",
         reason="SERVER_UNREACHABLE",
         metadata={"server": quoted(server)},
-        hint="syftmesh up",
+        # Only the mesh of this machine can be started from here.
+        hint="syftmesh up"
+        if urlsplit(server).hostname in _LOOPBACK
+        else f"syftmesh doctor --server {server}",
     )
 
 

@@ -21,6 +21,7 @@ from syftmesh_kit.s3 import S3Config, S3ObjectStore
 from syftmesh_kit.settings import S3Settings, ServiceSettings, load_settings, settings_config
 
 from syftmesh.cli.diagnosis import Finding, Status
+from syftmesh.cli.output import size_text
 
 PREFIX: Final = "SYFTMESH_DOCTOR_"
 _LOGS: Final = "kubectl logs -l app.kubernetes.io/component={} --tail=20"
@@ -30,7 +31,6 @@ _CHECK_S: Final = 30.0
 _CONNECT_S: Final = 10.0
 _USED_WARN: Final = 0.8
 _USED_FAIL: Final = 0.95
-_GIB: Final = 1 << 30
 
 
 class DoctorSettings(ServiceSettings, S3Settings):
@@ -91,7 +91,7 @@ async def bus_space_finding(monitor_url: str) -> Finding:
     except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return Finding("bus space", Status.FAIL, "The bus does not tell how full it is.", _BUS)
     share = used / limit if limit > 0 else 0.0
-    detail = f"{used / _GIB:.1f} of {limit / _GIB:.1f} GiB used"
+    detail = f"{size_text(used)} of {size_text(limit)} used" if limit > 0 else f"{size_text(used)} used"
     if share >= _USED_WARN:
         status = Status.FAIL if share >= _USED_FAIL else Status.WARN
         return Finding(

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from syftmesh_core.clock import Clock, to_datetime
 
+from syftmesh.cli.output import size_text
+
 if TYPE_CHECKING:
     from syftmesh_client.trust import HubTrust
 
@@ -90,7 +92,7 @@ def space_finding(state: Path) -> Finding:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free
-    text = f"{free / (1 << 30):.1f} GiB free"
+    text = f"{size_text(free)} free"
     if free < _FREE_WARN_BYTES:
         return Finding("disk", Status.WARN, text, f"df -h {place}")
     return Finding("disk", Status.OK, text)
