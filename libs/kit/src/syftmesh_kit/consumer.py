@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S: Final = 2.0
 _MISSED_HEARTBEATS: Final = 3
+_LOOK_S: Final = 1.0
+"""How soon a consumer that nothing comes to notices that the connection was made anew, and it is gone with the old."""
 _RETRY_S: Final = 0.25
 _FETCH_S: Final = 5.0
 
@@ -177,12 +179,16 @@ async def _one_session(
     try:
         config.deliver_subject = inbox
         await bus.jetstream.add_consumer(stream, config)
-        expected = 1
+        expected, silent_s = 1, 0.0
         while bus.generation == generation:
             try:
-                raw = await subscription.next_msg(timeout=_HEARTBEAT_S * _MISSED_HEARTBEATS)
+                raw = await subscription.next_msg(timeout=_LOOK_S)
             except nats.errors.TimeoutError:
-                return
+                silent_s += _LOOK_S
+                if silent_s >= _HEARTBEAT_S * _MISSED_HEARTBEATS:
+                    return
+                continue
+            silent_s = 0.0
             if raw.headers and raw.headers.get(STATUS_HEADER):
                 if not await _control(bus, raw, expected):
                     return
