@@ -7,8 +7,9 @@ import hashlib
 import os
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ from mesh.sync.v1 import sync_service_pb2_grpc as sync_api
 from prometheus_client import CollectorRegistry
 from syftmesh_client.file_seal import plain_content
 from syftmesh_core.clock import SystemClock
-from syftmesh_core.errors import InvalidInput, PermissionDenied, Unauthenticated, Unavailable, Unimplemented
+from syftmesh_core.errors import (
+    InvalidInput,
+    LimitExceeded,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+    WrongState,
+)
 from syftmesh_core.identity.device import DeviceSecret
 from syftmesh_core.identity.device_list import sign_first_list
 from syftmesh_core.identity.phrase import AccountRoot
@@ -39,7 +47,7 @@ from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.native import NatsServer, SeaweedServer
 from syftmesh_kit.s3 import S3ObjectStore
 from syftmesh_kit.server import ServiceHost
-from syftmesh_kit.token import StaticKeySet, TokenIssuer, TokenVerifier
+from syftmesh_kit.token import Revocation, StaticKeySet, TokenIssuer, TokenVerifier
 from syftmesh_permissions.app import build
 from syftmesh_permissions.settings import PermissionsSettings
 from syftmesh_sync.app import build as build_sync
@@ -55,20 +63,28 @@ PRIVATE = b"rules: []\n"
 
 
 @dataclass
+class Replica:
+    """A server, and what it verifies tokens by."""
+
+    address: str
+    verifier: TokenVerifier
+
+
+@dataclass
 class Hub:
-    """Sync and permissions, each on a server and a connection of its own."""
+    """Sync and replicas of permissions, each on a server and a connection of its own."""
 
     sync_address: str
-    address: str
+    replicas: list[Replica]
     device: DeviceSecret
-    last: SignedRecord | None = None
+    newest: dict[str, tuple[int, SignedRecord]] = field(default_factory=dict)
 
     @asynccontextmanager
-    async def caller(self, principal: str) -> AsyncIterator[Any]:
+    async def caller(self, principal: str, replica: int = 0) -> AsyncIterator[Any]:
         async def provide() -> str:
             return TokenIssuer(SIGNING, "k", "embedded", CLOCK).issue(principal, "device")[0]
 
-        channel = open_channel(self.address, token_provider=provide if principal else None)
+        channel = open_channel(self.replicas[replica].address, token_provider=provide if principal else None)
         try:
             yield api.PermissionServiceStub(channel)
         finally:
@@ -76,13 +92,18 @@ class Hub:
 
     async def rules(self, data: bytes) -> common_pb2.ConsistencyToken:
         """Commit the rule file of alice's root and return the token of the commit."""
+        return await self.commit("syft.pub.yaml", data)
+
+    async def commit(self, path: str, data: bytes) -> common_pb2.ConsistencyToken:
+        """Commit a plain file of alice's and return the token of the commit."""
         content = plain_content(data).header
         revision, previous = 1, None
-        if self.last is not None:
-            revision, previous = self.revision + 1, record_digest(self.last)
+        if path in self.newest:
+            number, last = self.newest[path]
+            revision, previous = number + 1, record_digest(last)
         record = FileRecord(
             site=ALICE,
-            path="syft.pub.yaml",
+            path=path,
             revision=revision,
             previous_digest=previous,
             content_digest=content_digest(content),
@@ -93,7 +114,8 @@ class Hub:
             device_id=self.device.device_id,
             created_ms=CLOCK.now_ms(),
         )
-        self.last, self.revision = sign_record(record, content, self.device), revision
+        signed = sign_record(record, content, self.device)
+        self.newest[path] = (revision, signed)
         operation = str(uuid.uuid4())
 
         async def provide() -> str:
@@ -109,7 +131,7 @@ class Hub:
                 put = await http.put(target.url, content=data, headers=dict(target.headers))
                 assert put.status_code == 200
         message = sync_pb2.SignedRecord(
-            record=self.last.record, content=self.last.content, signature=self.last.signature
+            record=signed.record, content=signed.content, signature=signed.signature
         )
         answer = await stub.CommitFiles(
             sync_rpc.CommitFilesRequest(operation_id=operation, records=[message])
@@ -120,17 +142,17 @@ class Hub:
 
 
 @asynccontextmanager
-async def served(module: Any) -> AsyncIterator[str]:
+async def served(module: Any) -> AsyncIterator[Replica]:
     verifier = TokenVerifier(StaticKeySet({"k": SIGNING.public_key()}), "embedded", CLOCK)
     interceptor = ServerInterceptor(verifier=verifier, metrics=RpcMetrics(CollectorRegistry()))
     host = ServiceHost([module], interceptor=interceptor, check_interval_s=0.2)
     async with host.running() as target:
         await host.wait_ready()
-        yield target
+        yield Replica(target, verifier)
 
 
 @asynccontextmanager
-async def hub(state: Path) -> AsyncIterator[Hub]:
+async def hub(state: Path, replicas: int = 1) -> AsyncIterator[Hub]:
     nats, weed = NatsServer(state / "nats"), SeaweedServer(state / "s3")
     device = DeviceSecret.generate(ALICE, str(uuid.uuid4()), admin=True)
     async with asyncio.TaskGroup() as tasks:
@@ -138,7 +160,7 @@ async def hub(state: Path) -> AsyncIterator[Hub]:
             at, s3 = await nats.start(tasks), await weed.start(tasks)
             buses = [
                 await Bus.connect(at.url, name=name, user=at.user, password=at.password)
-                for name in ("sync", "permissions")
+                for name in ("sync", *(f"permissions-{number}" for number in range(replicas)))
             ]
             store = S3ObjectStore(s3)
             await buses[0].ensure_stream(topology.KEYLOG)
@@ -148,9 +170,13 @@ async def hub(state: Path) -> AsyncIterator[Hub]:
             sync = await build_sync(
                 SyncSettings(journal=False), bus=buses[0], object_store=store, clock=CLOCK
             )
-            permissions = await build(PermissionsSettings(), bus=buses[1], object_store=store, clock=CLOCK)
-            async with served(sync) as sync_address, served(permissions) as address:
-                yield Hub(sync_address, address, device)
+            async with AsyncExitStack() as stack:
+                committer = await stack.enter_async_context(served(sync))
+                running = []
+                for bus in buses[1:]:
+                    module = await build(PermissionsSettings(), bus=bus, object_store=store, clock=CLOCK)
+                    running.append(await stack.enter_async_context(served(module)))
+                yield Hub(committer.address, running, device)
             for bus in buses:
                 await bus.close()
         finally:
@@ -172,7 +198,7 @@ async def test_a_revoked_right_is_never_granted_by_an_answer_at_least_as_new(tmp
             decision = (await bob.CheckPermission(question(f"{ALICE}/data/x", revoked))).decision
             assert (decision.allowed, decision.reason) == (False, "NOT_ALLOWED")
             assert decision.token.sequence >= revoked.sequence
-        ahead = common_pb2.ConsistencyToken(epoch=revoked.epoch, sequence=revoked.sequence + 1)
+        ahead = common_pb2.ConsistencyToken(epoch=revoked.epoch, sequence=revoked.sequence + 1000)
         with pytest.raises(Unavailable) as behind:
             await bob.CheckPermission(question(f"{ALICE}/data/x", ahead))
         assert behind.value.reason == "BEHIND"
@@ -206,5 +232,139 @@ async def test_questions_are_answered_to_whom_they_concern(tmp_path: Path) -> No
         assert explained.governing_file == f"{ALICE}/syft.pub.yaml"
         assert explained.decision.reason == "NOT_LISTED"
         assert explained.needed
-        with pytest.raises(Unimplemented):
-            await bob.ListReaders(rpc.ListReadersRequest(path=f"{ALICE}/data/x"))
+        assert explained.matched == ""
+        other = common_pb2.ConsistencyToken(epoch=token.epoch + 1, sequence=1)
+        with pytest.raises(WrongState) as expired:
+            await bob.CheckPermission(question(f"{ALICE}/data/x", other))
+        assert expired.value.reason == "TOKEN_EXPIRED"
+
+
+async def test_a_batch_says_what_single_checks_say(tmp_path: Path) -> None:
+    async with hub(tmp_path) as running, running.caller(ALICE) as alice, running.caller(BOB) as bob:
+        token = await running.rules(FOR_BOB)
+        names = [BOB, "carol@x.example", ALICE, "guest", ""]
+        asked = [
+            pb.Question(path=f"{ALICE}/{folder}/f{number}.csv", level=level, requester=names[number % 5])
+            for number in range(100)
+            for folder in ("data", "other")
+            for level in (pb.LEVEL_READ, pb.LEVEL_ADMIN)
+        ]
+        request = rpc.BatchCheckPermissionsRequest(questions=asked, at_least=token)
+        for _ in range(2):
+            batch = await alice.BatchCheckPermissions(request)
+            assert len(batch.decisions) == len(asked)
+            assert batch.token.sequence >= token.sequence
+            assert not any(decision.HasField("token") for decision in batch.decisions)
+        for index in range(0, len(asked), 37):
+            found = (await alice.CheckPermission(rpc.CheckPermissionRequest(question=asked[index]))).decision
+            found.ClearField("token")
+            assert batch.decisions[index] == found
+        with pytest.raises(PermissionDenied) as refused:
+            await bob.BatchCheckPermissions(request)
+        assert refused.value.metadata["index"] == "4", "the first four questions are about bob himself"
+        with pytest.raises(LimitExceeded) as many:
+            await bob.BatchCheckPermissions(
+                rpc.BatchCheckPermissionsRequest(questions=[pb.Question(path=ALICE)] * 10_001)
+            )
+        assert many.value.reason == "BATCH_SIZE"
+
+
+async def test_no_replica_grants_what_was_revoked_at_the_token(tmp_path: Path) -> None:
+    async with hub(tmp_path, replicas=3) as running, AsyncExitStack() as stack:
+        bobs = [await stack.enter_async_context(running.caller(BOB, number)) for number in range(3)]
+        seen = [0, 0, 0]
+        for data in (FOR_BOB, PRIVATE) * 4:
+            token = await running.rules(data)
+
+            async def ask(number: int, token: common_pb2.ConsistencyToken = token) -> pb.Decision:
+                check = await bobs[number].CheckPermission(question(f"{ALICE}/data/x", token))
+                batch = await bobs[number].BatchCheckPermissions(
+                    rpc.BatchCheckPermissionsRequest(
+                        questions=[pb.Question(path=f"{ALICE}/data/y", level=pb.LEVEL_READ)], at_least=token
+                    )
+                )
+                assert batch.decisions[0].allowed == check.decision.allowed
+                return check.decision
+
+            for number, decision in enumerate(await asyncio.gather(*(ask(n) for n in range(3)))):
+                assert decision.allowed == (data is FOR_BOB)
+                assert decision.token.epoch == token.epoch
+                assert decision.token.sequence >= max(token.sequence, seen[number])
+                seen[number] = decision.token.sequence
+
+
+async def test_readers_and_files_are_listed_by_rules_and_groups(tmp_path: Path) -> None:
+    async with hub(tmp_path) as running, running.caller(ALICE) as alice, running.caller(BOB) as bob:
+        await running.commit("syft.groups.yaml", f"groups: {{team: [{BOB}]}}\n".encode())
+        await running.rules(b"rules:\n  - pattern: 'data/**'\n    access: {read: ['group:team']}\n")
+        await running.commit("open/syft.pub.yaml", b"rules:\n  - pattern: '**'\n    access: {read: ['*']}\n")
+        token = await running.commit("open/a.txt", b"text")
+        readers = rpc.ListReadersRequest(path=f"{ALICE}/data/x", at_least=token)
+        full = await alice.ListReaders(readers)
+        assert (list(full.principals), full.kind) == ([ALICE, BOB], pb.READER_KIND_CLOSED)
+        assert full.token.sequence >= token.sequence
+        assert (await bob.ListReaders(readers)).kind == pb.READER_KIND_OPEN
+        everything = rpc.ListAccessibleRequest(at_least=token)
+        pages = [page async for page in bob.ListAccessible(everything)]
+        assert [path for page in pages for path in page.paths] == [
+            f"{ALICE}/open/a.txt",
+            f"{ALICE}/open/syft.pub.yaml",
+        ]
+        resumed = rpc.ListAccessibleRequest(cursor=pages[-1].after_cursor)
+        assert [page async for page in bob.ListAccessible(resumed)] == []
+        with pytest.raises(InvalidInput) as foreign:
+            [page async for page in alice.ListAccessible(resumed)]
+        assert foreign.value.reason == "PAGE_INVALID"
+        own = [page async for page in alice.ListAccessible(rpc.ListAccessibleRequest(prefix=ALICE))]
+        assert len(own[0].paths) == 4
+
+
+async def test_a_watch_tells_what_changes_by_rules_groups_and_clock(tmp_path: Path) -> None:
+    async with hub(tmp_path) as running, running.caller(BOB) as bob, asyncio.timeout(60):
+        token = await running.rules(b"rules: []\n")
+        asked = [pb.Question(path=f"{ALICE}/{name}", level=pb.LEVEL_READ) for name in ("data/x", "team/x")]
+        watch = aiter(bob.WatchPermissions(rpc.WatchPermissionsRequest(questions=asked, at_least=token)))
+        first = [await anext(watch), await anext(watch)]
+        assert [(item.index, item.decision.allowed) for item in first] == [(0, False), (1, False)]
+        expiry_ms = CLOCK.now_ms() // 1000 * 1000 + 3000
+        expires = datetime.fromtimestamp(expiry_ms / 1000, UTC).isoformat()
+        await running.rules(
+            b"rules:\n  - pattern: 'team/**'\n    access: {read: ['group:team']}\n"
+            b"  - pattern: 'data/**'\n    access: {read: [bob@x.example]}\n"
+            b"    expires: " + expires.encode() + b"\n"
+        )
+        granted = await anext(watch)
+        assert (granted.index, granted.decision.allowed) == (0, True)
+        assert granted.decision.token.sequence > first[0].decision.token.sequence
+        ended = await anext(watch)
+        assert (ended.index, ended.decision.allowed) == (0, False)
+        assert CLOCK.now_ms() >= expiry_ms
+        await running.commit("syft.groups.yaml", f"groups: {{team: [{BOB}]}}\n".encode())
+        joined = await anext(watch)
+        assert (joined.index, joined.decision.allowed) == (1, True)
+
+
+async def test_a_watch_ends_with_the_right_to_ask(tmp_path: Path) -> None:
+    async with hub(tmp_path) as running, running.caller(BOB) as bob, asyncio.timeout(60):
+        token = await running.rules(FOR_BOB.replace(b"read", b"admin"))
+        about = pb.Question(path=f"{ALICE}/data/x", level=pb.LEVEL_READ, requester="carol@x.example")
+        watch = aiter(bob.WatchPermissions(rpc.WatchPermissionsRequest(questions=[about], at_least=token)))
+        assert not (await anext(watch)).decision.allowed
+        await running.rules(FOR_BOB)
+        with pytest.raises(PermissionDenied) as ended:
+            await anext(watch)
+        assert ended.value.metadata["index"] == "0"
+
+
+async def test_open_streams_end_when_the_token_is_revoked(tmp_path: Path) -> None:
+    async with hub(tmp_path) as running, running.caller(BOB) as bob:
+        token = await running.rules(FOR_BOB)
+        about = pb.Question(path=f"{ALICE}/data/x", level=pb.LEVEL_READ)
+        watch = aiter(bob.WatchPermissions(rpc.WatchPermissionsRequest(questions=[about], at_least=token)))
+        assert (await anext(watch)).decision.allowed
+        await bob.CheckPermission(question(f"{ALICE}/data/x"))  # by now the watch waits for news
+        running.replicas[0].verifier.revoke(Revocation(principal=BOB))
+        with pytest.raises(Unauthenticated) as ended:
+            async with asyncio.timeout(5):
+                await anext(watch)
+        assert ended.value.reason == "TOKEN_REVOKED"
