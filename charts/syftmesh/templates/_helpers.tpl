@@ -125,6 +125,9 @@ labels:
 {{- if and .Values.service.nodePort (eq .Values.service.type "ClusterIP") -}}
 {{- fail "service.nodePort needs service.type NodePort or LoadBalancer." -}}
 {{- end -}}
+{{- if and (eq .Values.service.externalTrafficPolicy "Local") (eq .Values.service.type "ClusterIP") -}}
+{{- fail "service.externalTrafficPolicy needs service.type NodePort or LoadBalancer." -}}
+{{- end -}}
 {{- if not .Values.nats.enabled -}}
 {{- if not (and .Values.nats.external.url .Values.nats.external.existingSecret) -}}
 {{- fail "nats.enabled is false: nats.external.url and nats.external.existingSecret must say where the message bus is and how to log in." -}}
