@@ -127,7 +127,8 @@ def test_a_rule_file_keeps_what_its_owner_wrote_and_a_refused_one_stays(
     asked = alice.run("acl", "set", folder, "--read", BOB, code=2)[1]
     assert asked.startswith("error: CONFIRMATION_NEEDED: ")
     assert alice.run("cat", f"{folder}/syft.pub.yaml")[0].decode() == after
-    assert bob.run("acl", "set", folder, "--read", BOB, "--yes", code=4)[1].startswith("error: ")
+    denied = bob.run("acl", "set", folder, "--read", BOB, "--yes", code=3)[1]
+    assert denied.startswith("error: PERMISSION_DENIED: ")
 
 
 def test_a_file_is_sealed_anew_for_whom_a_rule_lets_in(alice: Person, bob: Person, tmp_path: Path) -> None:
@@ -137,6 +138,21 @@ def test_a_file_is_sealed_anew_for_whom_a_rule_lets_in(alice: Person, bob: Perso
     done = alice.json("acl", "set", path, "--read", BOB, "--reseal", "--yes")
     assert (done["resealed"], done["adds"]) == ([path], [{"level": "read", "who": BOB, "files": 1}])
     assert bob.run("cat", path)[0] == b"plan\n"
+
+
+def test_a_new_member_opens_what_was_sealed_before_when_asked(
+    alice: Person, bob: Person, dora: Person, tmp_path: Path
+) -> None:
+    alice.json("group", "create", "rules-late", DORA)
+    alice.json("acl", "set", f"{FOLDER}/late/", "--read", "group:rules-late", "--yes")
+    path = f"{FOLDER}/late/plan.txt"
+    alice.put(tmp_path, path, "plan\n")
+    added = alice.json("group", "add", "rules-late", BOB)
+    assert added["adds"] == [{"level": "read", "who": BOB, "files": 1}]
+    assert bob.run("cat", path, code=3)[1].startswith("error: NO_KEY_FOR_DEVICE: ")
+    assert alice.json("group", "add", "rules-late", BOB, "--reseal")["resealed"] == [path]
+    assert bob.run("cat", path)[0] == b"plan\n"
+    assert dora.run("cat", path)[0] == b"plan\n"
 
 
 def test_only_its_owner_changes_groups(alice: Person, bob: Person, tmp_path: Path) -> None:
@@ -168,4 +184,19 @@ def test_the_page_for_owners_holds(mesh: Any, tmp_path: Path) -> None:
         assert done.returncode == 0, (command, done.stderr.decode())
         written = done.stdout.decode().splitlines()
         assert [line for line in shown if line not in written] == [], (command, written)
+    code = re.search(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S)
+    assert code is not None
+    ran = subprocess.run(
+        [sys.executable, "-c", code[1]],
+        env=around,
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=90,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr.decode()
+    assert ran.stdout.decode().splitlines() == [
+        "dora@lab.example gains read on 0",
+        f"{ALICE}/reports/syft.pub.yaml is at revision 6",
+    ]
     Person(mesh.state, ALICE).run("rm", "-r", f"{ALICE}/reports", "--yes")

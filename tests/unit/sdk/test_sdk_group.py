@@ -6,7 +6,7 @@ import pytest
 from memory_node import MemoryFiles, memory_node
 from syftmesh.group import AsyncGroups, Group, GroupUse
 from syftmesh.reach import Gain
-from syftmesh_core.errors import Conflict, InvalidInput, MeshError, NotFound, WrongState
+from syftmesh_core.errors import Conflict, InvalidInput, MeshError, NotFound, Unimplemented, WrongState
 
 ALICE, BOB, CAROL, DORA = "alice@hospital.example", "bob@x.example", "carol@lab.example", "dora@x.example"
 FILE, RULES = f"{ALICE}/syft.groups.yaml", f"{ALICE}/data/syft.pub.yaml"
@@ -88,6 +88,20 @@ async def test_what_does_not_change_is_not_written(groups: AsyncGroups, files: M
     planned = await groups.remove("team", [BOB], dry_run=True)
     assert planned.removes == (Gain("read", BOB, 2),)
     assert files.content[FILE][0] == 1
+
+
+async def test_files_are_sealed_anew_for_members_when_asked(groups: AsyncGroups, files: MemoryFiles) -> None:
+    both = (f"{ALICE}/data/a.csv", f"{ALICE}/data/b.csv")
+    made = await groups.create("team", [BOB], reseal=True)
+    assert (made.resealed, files.resealed) == (both, list(both))
+    assert any("--reseal" in note for note in made.notes)
+    assert (await groups.add("team", [BOB], reseal=True)).resealed == both
+    assert (await groups.create("other", [DORA], reseal=True)).resealed == ()
+    files.put(RULES, 'rules:\n- {pattern: "*.csv", access: {read: ["group:team", "*@corp.example"]}}\n')
+    with pytest.raises(Unimplemented) as caught:
+        await groups.delete("team", force=True, reseal=True)
+    assert caught.value.reason == "OPEN_READERS"
+    assert "team" in files.text(FILE)
 
 
 async def test_a_group_in_use_goes_only_by_force(groups: AsyncGroups, files: MemoryFiles) -> None:

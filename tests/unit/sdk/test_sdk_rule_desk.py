@@ -9,7 +9,15 @@ import pytest
 from memory_node import MemoryFiles, memory_node
 from syftmesh.reach import Gain, reach_texts
 from syftmesh.rule_desk import AsyncRuleDesk
-from syftmesh_core.errors import Conflict, InvalidInput, MeshError, NotFound, Unimplemented, WrongState
+from syftmesh_core.errors import (
+    Conflict,
+    InvalidInput,
+    MeshError,
+    NotFound,
+    PermissionDenied,
+    Unimplemented,
+    WrongState,
+)
 
 ALICE, BOB, CAROL = "alice@hospital.example", "bob@x.example", "carol@lab.example"
 RULES = f"{ALICE}/data/syft.pub.yaml"
@@ -202,6 +210,14 @@ async def test_wrong_input_names_what_is_wrong_and_changes_nothing(
         await desk.set(f"{ALICE}/data", **asked)
     assert caught.value.reason == reason
     assert files.content == before
+
+
+async def test_rules_of_somebody_else_are_refused_for_nobody_would_believe_them(
+    desk: AsyncRuleDesk, files: MemoryFiles
+) -> None:
+    files.put(f"{BOB}/data/x")
+    with pytest.raises(PermissionDenied):
+        await desk.set(f"{BOB}/data", read=[ALICE])
 
 
 async def test_a_path_that_is_none_is_refused(desk: AsyncRuleDesk) -> None:

@@ -74,18 +74,26 @@ class Groups:
         """See `AsyncGroups.show`."""
         return self._portal.run(self._groups.show(name))
 
-    def create(self, name: str, members: Iterable[str] = (), *, dry_run: bool = False) -> GroupChange:
+    def create(
+        self, name: str, members: Iterable[str] = (), *, reseal: bool = False, dry_run: bool = False
+    ) -> GroupChange:
         """See `AsyncGroups.create`."""
-        return self._portal.run(self._groups.create(name, members, dry_run=dry_run))
+        return self._portal.run(self._groups.create(name, members, reseal=reseal, dry_run=dry_run))
 
-    def add(self, name: str, members: Iterable[str], *, dry_run: bool = False) -> GroupChange:
+    def add(
+        self, name: str, members: Iterable[str], *, reseal: bool = False, dry_run: bool = False
+    ) -> GroupChange:
         """See `AsyncGroups.add`."""
-        return self._portal.run(self._groups.add(name, members, dry_run=dry_run))
+        return self._portal.run(self._groups.add(name, members, reseal=reseal, dry_run=dry_run))
 
-    def remove(self, name: str, members: Iterable[str], *, dry_run: bool = False) -> GroupChange:
+    def remove(
+        self, name: str, members: Iterable[str], *, reseal: bool = False, dry_run: bool = False
+    ) -> GroupChange:
         """See `AsyncGroups.remove`."""
-        return self._portal.run(self._groups.remove(name, members, dry_run=dry_run))
+        return self._portal.run(self._groups.remove(name, members, reseal=reseal, dry_run=dry_run))
 
-    def delete(self, name: str, *, force: bool = False, dry_run: bool = False) -> GroupChange:
+    def delete(
+        self, name: str, *, force: bool = False, reseal: bool = False, dry_run: bool = False
+    ) -> GroupChange:
         """See `AsyncGroups.delete`."""
-        return self._portal.run(self._groups.delete(name, force=force, dry_run=dry_run))
+        return self._portal.run(self._groups.delete(name, force=force, reseal=reseal, dry_run=dry_run))

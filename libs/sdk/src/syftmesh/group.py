@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -10,13 +10,14 @@ from syftmesh_client.node import Node
 from syftmesh_core.errors import Conflict, InvalidInput, WrongState
 from syftmesh_core.path import GROUPS_FILE, MeshPath
 from syftmesh_core.permission.group import GroupList, parse_groups
-from syftmesh_core.permission.ruleset import Rule
 from syftmesh_core.permission.tree import RuleTree
 
 from syftmesh.group_edit import members_of, with_group, with_members, without_group
+from syftmesh.group_use import GroupUse, groups_holding, lists_naming, uses_of
 from syftmesh.policy import Policy, load_policy, read_policy_file, unified_diff
 from syftmesh.reach import Gain, reach
-from syftmesh.rule_edit import LEVELS
+from syftmesh.reseal import changed_files, check_sealable, decidings, reseal_notes
+from syftmesh.reseal import reseal as seal_anew
 
 RACES: Final = 5
 """Lost races after which a change gives up."""
@@ -35,23 +36,6 @@ class Group:
     name: str
     members: tuple[str, ...]
     principals: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupUse:
-    """A rule that names a group, itself or by a group that holds it.
-
-    Attributes:
-        file: The rule file.
-        line: Where the rule begins, from 1.
-        pattern: Of the rule.
-        lists: Which of admin, write, create, read and deny name it.
-    """
-
-    file: str
-    line: int
-    pattern: str
-    lists: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +63,8 @@ class GroupChange:
         adds: Who gains what on the live files.
         removes: Who loses what on the live files.
         rules: Rule files that name the group.
-        left_out: How many live files were not looked at.
+        notes: What its author should know, each a sentence.
+        resealed: Live files that were written again for their new readers.
         revision: Of the file: after the change, of one that was only planned before it.
     """
 
@@ -90,8 +75,18 @@ class GroupChange:
     adds: tuple[Gain, ...]
     removes: tuple[Gain, ...]
     rules: tuple[str, ...]
-    left_out: int
+    notes: tuple[str, ...]
+    resealed: tuple[str, ...]
     revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    change: GroupChange
+    data: bytes
+    after: RuleTree
+    to_reseal: list[str]
+    now_ms: int
 
 
 class AsyncGroups:
@@ -120,21 +115,25 @@ class AsyncGroups:
         groups = parse_groups((await self._read())[0])
         found = _group(groups, name)
         policy = await self._policy()
-        holding = _holding(groups, name)
+        holding = groups_holding(groups, name)
         return GroupDetail(
             found.name,
             found.members,
             found.principals,
-            tuple(_uses(policy.tree, holding)),
+            tuple(uses_of(policy.tree, holding)),
             tuple(holding[1:]),
         )
 
-    async def create(self, name: str, members: Iterable[str] = (), *, dry_run: bool = False) -> GroupChange:
+    async def create(
+        self, name: str, members: Iterable[str] = (), *, reseal: bool = False, dry_run: bool = False
+    ) -> GroupChange:
         """Make a group.
 
         Args:
             name: a-z, 0-9, ``_`` and ``-``, at most 63 characters.
             members: E-mails and ``group:<name>``.
+            reseal: Write the live files whose readers change again, so that exactly the new readers open them; when
+                the group is so already, all files about which a rule that names it decides.
             dry_run: Only tell what would be.
 
         Raises:
@@ -142,17 +141,26 @@ class AsyncGroups:
             NotFound: (GROUP_UNKNOWN) a member is a group that is not there.
             InvalidInput: (RULES_INVALID) a name, a member or a circle, in the words of the parser.
             Conflict: (STALE_PREVIOUS) the file is being changed from many places.
+            Unimplemented: (OPEN_READERS) `reseal` for readers who are not known by name: nothing was written.
             PermissionDenied: ADMIN_DEVICE_REQUIRED.
         """
         wanted = tuple(members)
-        return await self._change(name, lambda data: with_group(data, name, wanted), dry_run=dry_run)
+        return await self._change(
+            name, lambda data: with_group(data, name, wanted), reseal=reseal, dry_run=dry_run
+        )
 
-    async def add(self, name: str, members: Iterable[str], *, dry_run: bool = False) -> GroupChange:
+    async def add(
+        self, name: str, members: Iterable[str], *, reseal: bool = False, dry_run: bool = False
+    ) -> GroupChange:
         """Put members into a group; raises as `create`, and NotFound (GROUP_UNKNOWN)."""
         wanted = _some(members)
-        return await self._change(name, lambda data: with_members(data, name, add=wanted), dry_run=dry_run)
+        return await self._change(
+            name, lambda data: with_members(data, name, add=wanted), reseal=reseal, dry_run=dry_run
+        )
 
-    async def remove(self, name: str, members: Iterable[str], *, dry_run: bool = False) -> GroupChange:
+    async def remove(
+        self, name: str, members: Iterable[str], *, reseal: bool = False, dry_run: bool = False
+    ) -> GroupChange:
         """Take members out of a group.
 
         Raises:
@@ -161,15 +169,18 @@ class AsyncGroups:
         """
         leaving = _some(members)
         return await self._change(
-            name, lambda data: with_members(data, name, remove=leaving), dry_run=dry_run
+            name, lambda data: with_members(data, name, remove=leaving), reseal=reseal, dry_run=dry_run
         )
 
-    async def delete(self, name: str, *, force: bool = False, dry_run: bool = False) -> GroupChange:
+    async def delete(
+        self, name: str, *, force: bool = False, reseal: bool = False, dry_run: bool = False
+    ) -> GroupChange:
         """Delete a group.
 
         Args:
             name: Which.
             force: Also when rules or groups name it, which then name nobody.
+            reseal: As `create`.
             dry_run: Only tell what would be.
 
         Raises:
@@ -181,7 +192,9 @@ class AsyncGroups:
             found = await self.show(name)
             if found.rules or found.groups:
                 raise in_use(found)
-        return await self._change(name, lambda data: without_group(data, name), dry_run=dry_run)
+        return await self._change(
+            name, lambda data: without_group(data, name), reseal=reseal, dry_run=dry_run
+        )
 
     async def _read(self) -> tuple[bytes, int]:
         return await read_policy_file(self._node.files, self._file)
@@ -189,45 +202,71 @@ class AsyncGroups:
     async def _policy(self) -> Policy:
         return await load_policy(self._node.files, self._file.parent)
 
-    async def _change(self, name: str, edit: Callable[[bytes], bytes], *, dry_run: bool) -> GroupChange:
+    async def _change(
+        self, name: str, edit: Callable[[bytes], bytes], *, reseal: bool, dry_run: bool
+    ) -> GroupChange:
         """Write what `edit` makes of the file; after a lost race of what is there then."""
         for _ in range(RACES):
             data, revision = await self._read()
-            changed = edit(data)
-            change = await self._planned(name, data, changed, revision)
-            if dry_run or changed == data:
-                return change
-            try:
-                record = await self._node.files.write(str(self._file), changed, expected_revision=revision)
-            except Conflict as error:
-                if error.reason != "STALE_PREVIOUS":
-                    raise
-                continue
-            return replace(change, revision=record.revision)
+            plan = await self._plan(name, data, edit(data), revision)
+            if dry_run:
+                return plan.change
+            sealing = plan.to_reseal if reseal else []
+            check_sealable(plan.after, sealing, plan.now_ms)
+            change = await self._written(plan)
+            if change is not None:
+                return replace(change, resealed=await seal_anew(self._node.files, sealing))
         raise Conflict(
             "The groups are being changed from many places: look again, then decide.",
             reason="STALE_PREVIOUS",
             metadata={"path": str(self._file)},
         )
 
-    async def _planned(self, name: str, data: bytes, changed: bytes, revision: int) -> GroupChange:
+    async def _written(self, plan: _Plan) -> GroupChange | None:
+        """Write what is planned and return it, None after a lost race."""
+        change = plan.change
+        if not change.diff:
+            return change
+        try:
+            record = await self._node.files.write(
+                str(self._file), plan.data, expected_revision=change.revision
+            )
+        except Conflict as error:
+            if error.reason != "STALE_PREVIOUS":
+                raise
+            return None
+        return replace(change, revision=record.revision)
+
+    async def _plan(self, name: str, data: bytes, changed: bytes, revision: int) -> _Plan:
         before, after = parse_groups(data), parse_groups(changed)
         policy = await self._policy()
         now_ms = self._node.clock.now_ms()
-        trees = [policy.tree.with_groups(groups.resolved) for groups in (before, after)]
-        found = reach(trees[0], trees[1], policy.files, now_ms)
-        named = _uses(policy.tree, _holding(before if name in before.members else after, name))
-        return GroupChange(
+        old, new = (policy.tree.with_groups(groups.resolved) for groups in (before, after))
+        found = reach(old, new, policy.files, now_ms)
+        names = groups_holding(before if name in before.members else after, name)
+        change = GroupChange(
             name=name,
             file=str(self._file),
             members=tuple(members_of(after, name)) if name in after.members else (),
             diff=unified_diff(data, changed, self._file),
             adds=found.adds,
             removes=found.removes,
-            rules=tuple(dict.fromkeys(use.file for use in named)),
-            left_out=policy.left_out,
+            rules=tuple(dict.fromkeys(use.file for use in uses_of(policy.tree, names))),
+            notes=tuple(reseal_notes(found, policy.left_out)),
+            resealed=(),
             revision=revision,
         )
+        to_reseal = changed_files(found) if change.diff else _named_files(new, policy.files, names, now_ms)
+        return _Plan(change, changed, new, to_reseal, now_ms)
+
+
+def _named_files(tree: RuleTree, files: Iterable[MeshPath], names: Collection[str], now_ms: int) -> list[str]:
+    """Return the live files about which a rule decides that names any of `names`."""
+    return [
+        str(path)
+        for path, deciding in decidings(tree, files, now_ms)
+        if deciding is not None and deciding.rule is not None and any(lists_naming(deciding.rule, names))
+    ]
 
 
 def in_use(found: GroupDetail) -> WrongState:
@@ -248,35 +287,6 @@ def in_use(found: GroupDetail) -> WrongState:
 def _group(groups: GroupList, name: str) -> Group:
     members = members_of(groups, name)
     return Group(name, tuple(members), tuple(sorted(groups.resolved[name])))
-
-
-def _holding(groups: GroupList, name: str) -> list[str]:
-    """Return `name` and all groups that hold it, themselves or by others."""
-    found = [name]
-    for inner in found:
-        found += [
-            outer
-            for outer, held in sorted(groups.members.items())
-            if inner in held.groups and outer not in found
-        ]
-    return found
-
-
-def _uses(tree: RuleTree, names: Iterable[str]) -> Iterator[GroupUse]:
-    """Iterate over the rules that name any of `names`."""
-    wanted = set(names)
-    for file in sorted(tree, key=lambda each: each.path):
-        for rule in file.rules.rules:
-            if lists := tuple(_lists_naming(rule, wanted)):
-                yield GroupUse(file.path, rule.line, rule.pattern.text, lists)
-
-
-def _lists_naming(rule: Rule, wanted: set[str]) -> Iterator[str]:
-    for level in LEVELS:
-        if wanted & set(getattr(rule.access, level).groups):
-            yield level
-    if wanted & set(rule.deny.groups):
-        yield "deny"
 
 
 def _some(members: Iterable[str]) -> tuple[str, ...]:

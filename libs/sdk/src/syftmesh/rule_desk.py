@@ -8,19 +8,20 @@ from datetime import datetime
 from typing import Final, Literal
 
 from syftmesh_client.node import Node
-from syftmesh_core.errors import Conflict, InvalidInput, NotFound, Unimplemented, WrongState
+from syftmesh_core.errors import Conflict, InvalidInput, NotFound, PermissionDenied, WrongState
 from syftmesh_core.path import RULES_FILE, MeshPath, parse_path
 from syftmesh_core.permission.engine import find_deciding
 from syftmesh_core.permission.entry import Groups
 from syftmesh_core.permission.parse import parse_ruleset
 from syftmesh_core.permission.pattern import parse_pattern
-from syftmesh_core.permission.reader import ReaderKind, readers_of
 from syftmesh_core.permission.ruleset import Level, Rule
 from syftmesh_core.permission.tree import RuleTree
 from syftmesh_core.quote import quoted
 
 from syftmesh.policy import Policy, load_policy, read_policy_file, unified_diff
 from syftmesh.reach import Gain, Reach, reach, still_granted
+from syftmesh.reseal import changed_files, check_sealable, decidings, reseal_notes
+from syftmesh.reseal import reseal as seal_anew
 from syftmesh.rule_edit import (
     TAKEN_AWAY,
     Amount,
@@ -74,14 +75,15 @@ class _Plan:
     def to_reseal(self) -> list[str]:
         """Return the live files whose readers change; when the file said so before, all that the rule decides."""
         if self.change.diff:
-            return sorted({*self.reach.gained, *self.reach.lost})
-        return [str(path) for path in self.files if self._is_decided(path)]
-
-    def _is_decided(self, path: MeshPath) -> bool:
-        deciding = find_deciding(self.after, path, self.now_ms)
-        if deciding is None or deciding.rule is None or deciding.file.path != self.change.file:
-            return False
-        return deciding.rule.pattern.text == self.change.pattern
+            return changed_files(self.reach)
+        meant = self.change.file, self.change.pattern
+        return [
+            str(path)
+            for path, deciding in decidings(self.after, self.files, self.now_ms)
+            if deciding is not None
+            and deciding.rule is not None
+            and (deciding.file.path, deciding.rule.pattern.text) == meant
+        ]
 
 
 class AsyncRuleDesk:
@@ -142,7 +144,7 @@ class AsyncRuleDesk:
             Conflict: (STALE_PREVIOUS) the rule file was changed meanwhile: nothing was written.
             Unimplemented: (OPEN_READERS) `reseal` for readers who are not known by name: nothing was written.
             WrongState: RULE_SHADOWED when another rule would decide; RULES_NOT_EDITABLE.
-            PermissionDenied: PERMISSION_DENIED, ADMIN_DEVICE_REQUIRED.
+            PermissionDenied: PERMISSION_DENIED for a datasite of somebody else; ADMIN_DEVICE_REQUIRED.
             IntegrityFailure: RULES_UNTRUSTED, RULES_WITHHELD: nothing was written.
         """
         lists = {"admin": admin, "write": write, "create": create, "read": read, "deny": deny}
@@ -167,13 +169,11 @@ class AsyncRuleDesk:
         if dry_run:
             return change
         sealing = plan.to_reseal() if reseal else []
-        _check_sealable(plan, sealing)
+        check_sealable(plan.after, sealing, plan.now_ms)
         if change.diff:
             record = await self._node.files.write(change.file, plan.data, expected_revision=change.revision)
             change = replace(change, revision=record.revision)
-        for file in sealing:
-            await self._node.files.reseal(file)
-        return replace(change, resealed=tuple(sealing))
+        return replace(change, resealed=await seal_anew(self._node.files, sealing))
 
     async def _plan(self, path: str, edit: RuleEdit, *, named: bool) -> _Plan:
         directory, target = await self._place(path, named=named)
@@ -209,6 +209,12 @@ class AsyncRuleDesk:
     async def _place(self, path: str, *, named: bool) -> tuple[MeshPath, MeshPath | None]:
         """Return the directory whose rule file is meant, and the file that the rule is for, None for a pattern."""
         place = parse_path(path, drop_trailing_slash=True)
+        if place.site != self._node.principal:
+            # Whoever seals and reads believes rule files that the owner has signed, and no others.
+            raise PermissionDenied(
+                f"Rules of {place.site} are changed by {place.site}: others' signatures under them count nothing.",
+                metadata={"path": str(place)},
+            )
         if named or place.is_root or path.endswith("/"):
             return place, None
         if await self._node.files.stat(str(place)) is not None:
@@ -251,37 +257,13 @@ def _check_decides(
         )
 
 
-def _check_sealable(plan: _Plan, paths: Iterable[str]) -> None:
-    """Refuse to seal for readers who are not all known by name, before anything is written.
-
-    Raises:
-        Unimplemented: OPEN_READERS.
-    """
-    for path in paths:
-        readers = readers_of(plan.after, parse_path(path), plan.now_ms)
-        if readers.kind is ReaderKind.OPEN:
-            raise Unimplemented(
-                f"{path} cannot be sealed for readers who are not known by name. {readers.why}",
-                reason="OPEN_READERS",
-                metadata={"path": path},
-                hint="Name the readers, or leave --reseal away.",
-            )
-
-
 def _notes(rule: Rule | None, edit: RuleEdit, policy: Policy, found: Reach) -> Iterable[str]:
     if rule is not None and edit.changes_rule:
         yield from _open_notes(rule)
         yield from _group_notes(rule, policy.tree.groups)
         for who in still_granted(rule, edit.remove, policy.tree.groups):
             yield f"Another entry of this rule still means {who}; --deny {who} keeps them out."
-    if found.gained or found.lost:
-        count = len({*found.gained, *found.lost})
-        yield (
-            f"{count} live file{'' if count == 1 else 's'} changed readers: who gains one opens it from its next"
-            " version on, and who loses one keeps what they have; --reseal writes them again now."
-        )
-    if policy.left_out:
-        yield f"{policy.left_out} more files were not looked at."
+    yield from reseal_notes(found, policy.left_out)
 
 
 def _open_notes(rule: Rule) -> Iterable[str]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the group: a-z, 0-9, _ and -.")]
 Members = Annotated[list[str], typer.Argument(metavar="MEMBER...", help="E-mails, and groups as group:NAME.")]
+Reseal = Annotated[
+    bool, typer.Option("--reseal", help="Write the files whose readers change again, for the new readers.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")]
 
 
@@ -39,11 +42,12 @@ def create(
     members: Annotated[
         list[str] | None, typer.Argument(metavar="[MEMBER...]", help="E-mails, and groups as group:NAME.")
     ] = None,
+    reseal: Reseal = False,
     dry_run: DryRun = False,
 ) -> None:
     """Make a group of people."""
     with frame.client() as client:
-        change = client.groups.create(name, members or (), dry_run=dry_run)
+        change = client.groups.create(name, members or (), reseal=reseal, dry_run=dry_run)
     _emit(frame, change, f"Made the group {name}.", dry_run=dry_run)
 
 
@@ -64,21 +68,23 @@ def show(frame: Frame, name: Name) -> None:
     frame.emit(document, Fields(pairs), uses_table(found))
 
 
-def add(frame: Frame, name: Name, members: Members, dry_run: DryRun = False) -> None:
+def add(frame: Frame, name: Name, members: Members, reseal: Reseal = False, dry_run: DryRun = False) -> None:
     """Put people, or other groups, into a group, and show what they gain by it."""
     with frame.client() as client:
-        change = client.groups.add(name, members, dry_run=dry_run)
+        change = client.groups.add(name, members, reseal=reseal, dry_run=dry_run)
     _emit(frame, change, f"Changed the group {name}.", dry_run=dry_run)
 
 
-def remove(frame: Frame, name: Name, members: Members, dry_run: DryRun = False) -> None:
+def remove(
+    frame: Frame, name: Name, members: Members, reseal: Reseal = False, dry_run: DryRun = False
+) -> None:
     """Take people, or other groups, out of a group, and show what they lose by it."""
     with frame.client() as client:
-        change = client.groups.remove(name, members, dry_run=dry_run)
+        change = client.groups.remove(name, members, reseal=reseal, dry_run=dry_run)
     _emit(frame, change, f"Changed the group {name}.", dry_run=dry_run)
 
 
-def rm(frame: Frame, name: Name, dry_run: DryRun = False) -> None:
+def rm(frame: Frame, name: Name, reseal: Reseal = False, dry_run: DryRun = False) -> None:
     """Delete a group; asks when rules name it, which then name nobody."""
     with frame.client() as client:
         found = client.groups.show(name)
@@ -91,7 +97,7 @@ def rm(frame: Frame, name: Name, dry_run: DryRun = False) -> None:
                 uses_table(found),
                 *reach_parts(planned.adds, planned.removes),
             )
-        change = client.groups.delete(name, force=is_used, dry_run=dry_run)
+        change = client.groups.delete(name, force=is_used, reseal=reseal, dry_run=dry_run)
     _emit(frame, change, f"Deleted the group {name}.", dry_run=dry_run)
 
 
@@ -119,7 +125,8 @@ def change_document(change: GroupChange) -> dict[str, object]:
         "adds": gain_items(change.adds),
         "removes": gain_items(change.removes),
         "rules": list(change.rules),
-        "left_out": change.left_out,
+        "notes": list(change.notes),
+        "resealed": list(change.resealed),
         "revision": change.revision,
     }
 
@@ -134,7 +141,7 @@ def _emit(frame: Frame, change: GroupChange, done: str, *, dry_run: bool) -> Non
     parts: list[Human] = reach_parts(change.adds, change.removes)
     if change.rules:
         parts.append(f"named by {', '.join(change.rules)}")
-    if change.left_out:
-        parts.append(f"{change.left_out} more files were not looked at.")
+    parts += change.notes
     last = "Nothing was written." if dry_run else done if change.diff else f"{change.file} says so already."
-    frame.emit(change_document(change), *parts, *diff_parts(change.diff), last)
+    sealed = [f"Sealed {len(change.resealed)} anew."] if change.resealed else []
+    frame.emit(change_document(change), *parts, *diff_parts(change.diff), last, *sealed)
