@@ -253,14 +253,12 @@ def _grant(deciding: Deciding, rule: Rule, question: Question, level: Level, gro
     return RULE_ALLOWS if rule.access.grants(level, requester, groups) else NOT_LISTED
 
 
-def _concerned(rule: Rule, level: Level, reason: str, requester: str, groups: Groups) -> tuple[str, ...]:
-    """Return the groups of a refusal; see `Decision`."""
+def _concerned(rule: Rule, level: Level, why: str, requester: str, groups: Groups) -> tuple[str, ...]:
+    """Return the groups that a refusal for `why` concerns; see `Decision`."""
     denied = rule.deny.groups
-    if reason == DENIED_BY_RULE:
+    if why == DENIED_BY_RULE:
         return tuple(name for name in denied if requester in groups.get(name, ()))
-    granting = (
-        rule.access.granted(level).groups if reason == NOT_LISTED and is_authenticated(requester) else ()
-    )
+    granting = rule.access.granted(level).groups if why == NOT_LISTED and is_authenticated(requester) else ()
     # Whoever joins a group is also in those that hold it: a denied group that holds all its members may be one.
     bars = [groups.get(name, frozenset()) for name in denied]
     return tuple(name for name in granting if not any(bar >= groups.get(name, frozenset()) for bar in bars))
