@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 from syftmesh_core.path import MeshPath
 from syftmesh_core.permission.engine import Question, decide
 from syftmesh_core.permission.ruleset import Level
@@ -23,16 +26,27 @@ def may_read(tree: RuleTree, requester: str, path: MeshPath, now_ms: int) -> boo
 
 def may_write_somewhere(tree: RuleTree, requester: str, now_ms: int) -> bool:
     """Return whether any rule in force, wherever it applies, could let `requester` add a file now."""
-    if requester == tree.site:
-        return True
-    return any(
-        (rule.expires_ms is None or now_ms < rule.expires_ms)
-        and rule.access.grants(Level.CREATE, requester, tree.groups)
-        and not rule.deny.names(requester, tree.groups)
-        for file in tree
-        if _is_in_force(tree, file)
-        for rule in file.rules.rules
-    )
+    return requester == tree.site or now_ms < _writes_until(tree, requester)
+
+
+@lru_cache(maxsize=64)  # of few trees: each keeps what it was copied from
+def _writes_until(tree: RuleTree, requester: str) -> float:
+    """Return the Unix millisecond at which the last right to add a file anywhere ends, 0 where there is none.
+
+    It looks at every rule of the datasite, so that asking again and again must not.
+    """
+    until = 0.0
+    for file in tree:
+        if not _is_in_force(tree, file):
+            continue
+        for rule in file.rules.rules:
+            end_ms = math.inf if rule.expires_ms is None else rule.expires_ms
+            grants = end_ms > until and rule.access.granted(Level.CREATE).names(requester, tree.groups)
+            if grants and not rule.deny.names(requester, tree.groups):
+                until = end_ms
+        if until == math.inf:
+            break
+    return until
 
 
 def _is_in_force(tree: RuleTree, file: RuleFile) -> bool:
