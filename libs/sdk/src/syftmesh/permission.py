@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -116,11 +116,17 @@ class Readers:
 
 
 class AsyncPermissions(AsyncRuleDesk):
-    """Asks the permission service, and changes rules."""
+    """Asks the permission service, and changes rules.
 
-    def __init__(self, node: Node) -> None:
+    Args:
+        node: The device that asks.
+        sleep: Waits before a stream is opened again.
+    """
+
+    def __init__(self, node: Node, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         super().__init__(node)
         self._node = node
+        self._sleep = sleep
 
     async def check(
         self,
@@ -229,7 +235,7 @@ class AsyncPermissions(AsyncRuleDesk):
             except Unavailable:
                 if pause_s > _LONGEST_PAUSE_S:
                     raise
-            await asyncio.sleep(pause_s)
+            await self._sleep(pause_s)
             pause_s *= 2
 
     async def watch(
@@ -260,7 +266,7 @@ class AsyncPermissions(AsyncRuleDesk):
                         yield decision
             except Unavailable:
                 pass  # it is away for a moment, or restarts
-            await asyncio.sleep(pause_s)
+            await self._sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def _decision(
