@@ -15,6 +15,7 @@ from slow_reading import (
     allows,
     groups_text,
     has_circle,
+    in_group,
     is_email,
     pattern_matches,
     rules_text,
@@ -23,6 +24,8 @@ from slow_reading import (
 from syftmesh_core.errors import InvalidInput
 from syftmesh_core.path import MeshPath
 from syftmesh_core.permission import (
+    LIMIT_REASONS,
+    Decision,
     Level,
     Question,
     ReaderKind,
@@ -85,8 +88,21 @@ def _check_decisions(case: Case, tree: RuleTree, shown: str) -> set[bool]:
         expected = allows(case.tree, case.path, who, level.value, SIZE)
         assert decision.allowed == expected, f"{who!r} {level.value}: {decision} in {shown}"
         assert bool(decision.needed) is not decision.allowed
+        _check_groups(case, tree, Question(who, path, level, NOW, size_bytes=SIZE), decision, shown)
         found.add(expected and who != OWNER)
     return found
+
+
+def _check_groups(case: Case, tree: RuleTree, question: Question, decision: Decision, shown: str) -> None:
+    """Put the requester into each group that is said to do, or take it out of those that are said to deny."""
+    groups, who = case.tree.groups, question.requester
+    if decision.reason == "NOT_LISTED":
+        for name in decision.groups:
+            joined = {**groups, name: [*groups.get(name, []), who]}
+            later = decide(tree.with_groups(parse_groups(groups_text(joined)).resolved), question)
+            assert later.reason in ("RULE_ALLOWS", *LIMIT_REASONS), f"{who!r} in {name}: {later} in {shown}"
+    else:
+        assert all(in_group(who, name, groups) for name in decision.groups), f"{decision} in {shown}"
 
 
 def _check_readers(case: Case, tree: RuleTree, shown: str) -> None:
