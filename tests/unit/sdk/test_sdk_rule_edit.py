@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rule_text import LEVELS, PATTERNS, WHO, Written, rule_files
 from syftmesh.rule_edit import RuleEdit, edited_rules, entry_text, literal_pattern, rule_with, texts_of
-from syftmesh_core.errors import InvalidInput, NotFound
+from syftmesh_core.errors import InvalidInput, NotFound, WrongState
 from syftmesh_core.path import parse_path
 from syftmesh_core.permission import parse_pattern, parse_ruleset
 from syftmesh_core.permission.subject import Subject
@@ -70,6 +70,42 @@ def test_the_file_says_afterwards_what_was_asked_and_nothing_else(written: Writt
     others = [each.pattern.text for each in after.rules if each.pattern.text != edit.pattern]
     assert others == [p for p in written.patterns if p != edit.pattern]
     assert edited_rules(changed, edit) == changed
+
+
+TOKENS = (
+    *"[]{}:,-?|>#'\"~ \t\n",
+    "\r\n",
+    "- ",
+    "? ",
+    ": ",
+    " #",
+    "---\n",
+    "...\n",
+    "|\n",
+    "rules",
+    "access",
+    "\u2028",
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    written=rule_files(),
+    edit=EDITS,
+    places=st.lists(st.tuples(st.integers(0, 400), st.sampled_from(TOKENS), st.integers(0, 2)), max_size=3),
+)
+def test_a_mangled_file_is_edited_rightly_or_refused_by_a_typed_error(
+    written: Written, edit: RuleEdit, places: list[tuple[int, str, int]]
+) -> None:
+    text = written.text
+    for at, token, cut in places:
+        text = text[:at] + token + text[at + cut :]
+    try:
+        before = parse_ruleset(text.encode())
+        after = parse_ruleset(edited_rules(text.encode(), edit))
+    except (InvalidInput, WrongState):
+        return  # not a rule file any more, or none that can be changed in place
+    assert {r.pattern.text for r in after.rules} == {r.pattern.text for r in before.rules} | {edit.pattern}
 
 
 def edited(text: str, pattern: str = "**", **lists: Any) -> str:
