@@ -214,7 +214,9 @@ async def test_a_person_logs_a_device_in_and_the_token_proves_it(hub: Hub, sso: 
     async with hub.stub() as stub:
         methods = await stub.ListLoginMethods(rpc.ListLoginMethodsRequest())
         assert list(methods.providers) == ["sso"]
-        principal, tokens = await login_by_provider(stub, "sso", device_id, "agent", confirm, asyncio.sleep)
+        principal, tokens = await login_by_provider(
+            stub, "sso", device_id, "agent", confirm, asyncio.sleep, principal=ALICE
+        )
     assert principal == ALICE
     async with hub.stub(token=tokens.access_token) as stub:
         me = await stub.WhoAmI(rpc.WhoAmIRequest())
@@ -265,7 +267,9 @@ async def test_a_login_outlives_the_process_that_started_it(hub: Hub, sso: Sso) 
             await asyncio.to_thread(hub.first.start)
 
     async with hub.stub() as stub:
-        principal, tokens = await login_by_provider(stub, "sso", uuid7(CLOCK), "profile", show, sleep)
+        principal, tokens = await login_by_provider(
+            stub, "sso", uuid7(CLOCK), "profile", show, sleep, principal=ALICE
+        )
     assert principal == ALICE
     assert tokens.refresh_token
     assert len(slept) >= 2
@@ -279,8 +283,14 @@ async def test_a_person_who_is_somebody_else_at_the_provider_is_told_so(hub: Hub
     device: dict[str, Any] = {"device_id": uuid7(CLOCK), "label": "profile", "tls": None}
     tokens = await log_in(hub.first.address, principal=ALICE, **device)
     assert (tokens.principal, tokens.device_id) == (ALICE, device["device_id"])
-    other = log_in(hub.first.address, principal="bob@x.example", **{**device, "device_id": uuid7(CLOCK)})
-    assert await _reason(other, WrongState) == ("PRINCIPAL_DIFFERS", "")
+    unused = {**device, "device_id": uuid7(CLOCK)}
+    with pytest.raises(WrongState) as caught:
+        await log_in(hub.first.address, principal="bob@x.example", **unused)
+    assert caught.value.reason == "PRINCIPAL_DIFFERS"
+    assert f"--email {ALICE}" in caught.value.hint
+    async with hub.stub(token=tokens.access_token) as stub:
+        listed = await stub.ListDevices(rpc.ListDevicesRequest())
+    assert unused["device_id"] not in {found.device_id for found in listed.devices}
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from syftmesh_client.token_file import StoredTokens, TokenFile
 from syftmesh_client.token_source import TokenSource
 from syftmesh_client.wellknown import WellKnown
 from syftmesh_core.clock import SystemClock
-from syftmesh_core.errors import AlreadyExists, Unauthenticated, WrongState
+from syftmesh_core.errors import Unauthenticated, WrongState
 from syftmesh_kit.testing import FakeClock
 
 ALICE = "alice@x.example"
@@ -69,9 +69,9 @@ def identity(monkeypatch: pytest.MonkeyPatch) -> Identity:
         yield made
 
     async def provider(
-        _stub: Any, name: str, device_id: str, label: str, show: Any, _sleep: Any
+        _stub: Any, name: str, device_id: str, label: str, show: Any, _sleep: Any, *, principal: str
     ) -> tuple[str, identity_pb2.TokenPair]:
-        made.asked.append((name, device_id, label))
+        made.asked.append((name, device_id, label, principal))
         show(ProviderPrompt("https://idp.example", "", "WX", 1))
         return made.principal, made._pair()
 
@@ -110,11 +110,13 @@ async def test_a_provider_gives_tokens_when_it_knows_the_same_person(identity: I
     log_in = by_provider("corp", shown.append)
     tokens = await log_in(HUB, principal=ALICE, device_id="d", label="profile", tls=None)
     assert (tokens.principal, tokens.access_token) == (ALICE, "access")
-    assert identity.asked == [("corp", "d", "profile")]
+    assert identity.asked == [("corp", "d", "profile", ALICE)]
     assert shown[0].user_code == "WX"
 
 
-async def test_tokens_of_somebody_else_are_not_taken(identity: Identity) -> None:
+async def test_tokens_of_somebody_else_are_not_taken_where_the_hub_does_not_look_at_it(
+    identity: Identity,
+) -> None:
     identity.principal = "bob@y.example"
     with pytest.raises(WrongState) as caught:
         await by_provider("corp", lambda _: None)(
@@ -169,17 +171,3 @@ async def test_a_code_that_is_wrong_makes_neither_keys_nor_phrase(
             await open_account(profile, NodeLogin(person=login), keep_phrase=phrases.append)
     assert sorted(profile.folder.iterdir()) == before
     assert phrases == []
-
-
-async def test_somebody_elses_login_for_a_known_device_says_so(
-    identity: Identity, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def refused(*_: Any) -> Any:
-        raise AlreadyExists("another's", reason="DEVICE_OF_ANOTHER")
-
-    monkeypatch.setattr(login_code, "login_by_provider", refused)
-    with pytest.raises(AlreadyExists) as caught:
-        await by_provider("corp", lambda _: None)(
-            HUB, principal=ALICE, device_id="d", label="profile", tls=None
-        )
-    assert caught.value.hint == f"You are somebody else at the provider: log in there as {ALICE}."

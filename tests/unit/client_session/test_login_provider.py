@@ -71,7 +71,15 @@ class Hub:
         self.slept.append(seconds)
 
     async def login(self) -> tuple[str, pb.TokenPair]:
-        return await login_by_provider(self, "sso", "dev-1", "profile", self.shown.append, self.sleep)  # type: ignore[arg-type]
+        return await login_by_provider(
+            self,  # type: ignore[arg-type]
+            "sso",
+            "dev-1",
+            "profile",
+            self.shown.append,
+            self.sleep,
+            principal=ALICE,
+        )
 
 
 def away(**metadata: str) -> Unavailable:
@@ -81,7 +89,9 @@ def away(**metadata: str) -> Unavailable:
 async def test_a_person_is_shown_the_page_once_and_the_device_gets_its_tokens() -> None:
     hub = Hub([pending(5), pending(5), DONE])
     assert await hub.login() == (ALICE, DONE.tokens)
-    assert hub.asked == [rpc.StartDeviceLoginRequest(provider="sso", device_id="dev-1", label="profile")]
+    assert hub.asked == [
+        rpc.StartDeviceLoginRequest(provider="sso", device_id="dev-1", label="profile", principal=ALICE)
+    ]
     assert hub.shown == [ProviderPrompt(PAGE, f"{PAGE}?user_code=WDJB-MJHT", "WDJB-MJHT", 1_800_000_600_007)]
     assert hub.slept == [5, 5, 5]
     assert "WDJB" not in repr(hub.shown[0])
@@ -197,7 +207,15 @@ async def test_a_login_that_is_cancelled_asks_no_more() -> None:
         await asyncio.Event().wait()
 
     login = asyncio.ensure_future(
-        login_by_provider(hub, "sso", "dev-1", "profile", hub.shown.append, sleep)  # type: ignore[arg-type]
+        login_by_provider(
+            hub,  # type: ignore[arg-type]
+            "sso",
+            "dev-1",
+            "profile",
+            hub.shown.append,
+            sleep,
+            principal=ALICE,
+        )
     )
     await asleep.wait()
     login.cancel()

@@ -17,9 +17,11 @@ from syftmesh_core.errors import (
     PermissionDenied,
     Unauthenticated,
     Unavailable,
+    WrongState,
 )
 from syftmesh_identity.adapters.id_token import invalid
 from syftmesh_identity.adapters.login_seal import LoginSeal
+from syftmesh_identity.adapters.provider_login import PROVIDER_LOGINS
 from syftmesh_identity.domain.fingerprint import Fingerprint
 from syftmesh_identity.domain.limit import Limiter
 from syftmesh_identity.domain.provider import DeviceAuthorization, PollAnswer, PollState, Provider
@@ -92,8 +94,10 @@ class Place:
             world.random,
         )
 
-    async def start(self, device_id: str = "dev-1", label: str = "profile") -> StartedLogin:
-        return await self.hub.start("sso", device_id, label, ADDRESS)
+    async def start(
+        self, device_id: str = "dev-1", label: str = "profile", principal: str = ""
+    ) -> StartedLogin:
+        return await self.hub.start("sso", device_id, label, ADDRESS, principal)
 
     async def refused(self, secret: str, kind: type[MeshError] = Unauthenticated) -> str:
         with pytest.raises(kind) as caught:
@@ -313,6 +317,44 @@ async def test_one_address_starts_only_so_many_logins_within_an_hour(place: Plac
     await place.hub.start("sso", "dev-1", "profile", "192.0.2.8")
     place.world.clock.advance(3600)
     await place.start()
+
+
+async def test_a_login_for_one_person_registers_nobody_when_the_provider_names_another(place: Place) -> None:
+    place.sso.answers = [CONFIRMED]
+    started = await place.start(principal="bob@y.example")
+    with pytest.raises(WrongState) as caught:
+        await place.hub.finish(started.login_secret)
+    assert (caught.value.reason, caught.value.metadata) == ("PRINCIPAL_DIFFERS", {"principal": ALICE})
+    assert f"--email {ALICE}" in caught.value.hint
+    stores = place.world.stores
+    assert [stores.devices.rows, stores.accounts.rows, stores.families.rows] == [{}, {}, {}]
+    assert await place.refused(started.login_secret) == "LOGIN_INVALID"
+    await place.world.login("bob@y.example", "dev-1")  # the id is still free for whom it is
+
+
+async def test_a_login_for_one_person_is_finished_by_that_one_however_the_name_is_written(
+    place: Place,
+) -> None:
+    place.sso.answers = [CONFIRMED]
+    started = await place.start(principal="Alice@X.Example")
+    finished = await place.replica().finish(started.login_secret)
+    assert isinstance(finished, FinishedLogin)
+    assert finished.principal == ALICE
+
+
+async def test_a_name_that_cannot_be_a_persons_starts_no_login(place: Place) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await place.start(principal="bob")
+    assert caught.value.reason == "PRINCIPAL_INVALID"
+    assert (place.sso.started, place.usages.rows, place.logins.rows) == (0, {}, {})
+
+
+async def test_a_login_that_was_stored_before_names_were_kept_is_still_read(place: Place) -> None:
+    await place.start()
+    (row,) = place.logins.rows.values()
+    old = PROVIDER_LOGINS.encode(row.record).replace(b',"principal":""', b"")
+    assert b"principal" not in old
+    assert PROVIDER_LOGINS.decode(old) == row.record
 
 
 async def test_a_device_of_somebody_else_is_refused_and_the_login_is_over(place: Place) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import grpc
 from mesh.identity.v1 import identity_service_pb2 as rpc
-from syftmesh_core.errors import AlreadyExists, WrongState
+from syftmesh_core.errors import WrongState
 from syftmesh_core.quote import quoted
 
 from syftmesh_client.login import identity_stub, stored_tokens
@@ -104,7 +104,7 @@ def by_code(code: str) -> PersonLogin:
 def by_provider(provider: str, show: Callable[[ProviderPrompt], None]) -> PersonLogin:
     """Return the login by an OIDC provider of the hub.
 
-    It raises as `login_by_provider`, and WrongState (PRINCIPAL_DIFFERS) when the person is somebody else there.
+    It raises as `login_by_provider`.
 
     Args:
         provider: Name of the provider.
@@ -115,12 +115,10 @@ def by_provider(provider: str, show: Callable[[ProviderPrompt], None]) -> Person
         address: str, *, principal: str, device_id: str, label: str, tls: grpc.ChannelCredentials | None
     ) -> StoredTokens:
         async with identity_stub(address, tls) as stub:
-            try:
-                found, pair = await login_by_provider(stub, provider, device_id, label, show, asyncio.sleep)
-            except AlreadyExists as error:
-                error.hint = f"You are somebody else at the provider: log in there as {principal}."
-                raise
-        if found != principal:
+            found, pair = await login_by_provider(
+                stub, provider, device_id, label, show, asyncio.sleep, principal=principal
+            )
+        if found != principal:  # a hub that does not look at it itself
             raise WrongState(
                 f"The provider knows you as {quoted(found)}, and you log in as {principal}.",
                 reason="PRINCIPAL_DIFFERS",

@@ -58,6 +58,8 @@ async def login_by_provider(
     label: str,
     show: Callable[[ProviderPrompt], None],
     sleep: Sleep,
+    *,
+    principal: str,
 ) -> tuple[str, identity_pb2.TokenPair]:
     """Log a device in and return whom the provider named, and the tokens.
 
@@ -70,10 +72,12 @@ async def login_by_provider(
         label: ``profile``, ``agent`` or ``runner``.
         show: Called once, with what the person has to do.
         sleep: Waits that many seconds between two questions.
+        principal: Who the person says they are: the hub admits the device for nobody else.
 
     Raises:
         NotFound: The mesh has no such provider (PROVIDER_UNKNOWN).
-        InvalidInput: DEVICE_INVALID.
+        InvalidInput: DEVICE_INVALID, PRINCIPAL_INVALID.
+        WrongState: The person is somebody else there (PRINCIPAL_DIFFERS).
         LimitExceeded: TOO_MANY_LOGINS, TOO_MANY_DEVICES.
         Unauthenticated: The person said no, or not in time (LOGIN_INVALID); EMAIL_NOT_VERIFIED,
             PROVIDER_TOKEN_INVALID.
@@ -83,7 +87,9 @@ async def login_by_provider(
         DeadlineExceeded: They answer too slowly.
         IntegrityFailure: The hub's answer has not the form agreed (ANSWER_INVALID).
     """
-    request = rpc.StartDeviceLoginRequest(provider=provider, device_id=device_id, label=label)
+    request = rpc.StartDeviceLoginRequest(
+        provider=provider, device_id=device_id, label=label, principal=principal
+    )
     started = await stub.StartDeviceLogin(request, timeout=_TIMEOUT_S)
     show(_prompt(started))
     answer = await _Poll(stub, started.login_secret, sleep).until_done(started.interval_seconds)

@@ -237,22 +237,26 @@ class StartDeviceLoginRequest(_message.Message):
     PROVIDER_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
     provider: _builtins.str
     """provider is the configured provider's name."""
     device_id: _builtins.str
     """device_id is the id of the device's keys."""
     label: _builtins.str
     """label says what kind of device it is: "profile", "agent", "runner"."""
+    principal: _builtins.str
+    """principal is the e-mail that the person says they have; nobody else finishes the login. Empty: whoever confirms."""
     def __init__(
         self,
         *,
         provider: _builtins.str = ...,
         device_id: _builtins.str = ...,
         label: _builtins.str = ...,
+        principal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "label", b"label", "provider", b"provider"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "label", b"label", "principal", b"principal", "provider", b"provider"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

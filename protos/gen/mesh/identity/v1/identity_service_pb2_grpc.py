@@ -207,6 +207,7 @@ class IdentityServiceServicer:
         Errors:
         * NOT_FOUND (PROVIDER_UNKNOWN): no provider of that name is configured; see ListLoginMethods.
         * INVALID_ARGUMENT (DEVICE_INVALID): malformed device id or label.
+        * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
         * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many logins are under way from this address; wait.
         * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
         """
@@ -221,6 +222,8 @@ class IdentityServiceServicer:
         * UNAUTHENTICATED (LOGIN_INVALID): unknown, used, expired, or refused by the person; start anew.
         * UNAUTHENTICATED (EMAIL_NOT_VERIFIED): the provider does not vouch for an e-mail address.
         * UNAUTHENTICATED (PROVIDER_TOKEN_INVALID): what the provider sent does not hold.
+        * FAILED_PRECONDITION (PRINCIPAL_DIFFERS): the provider names somebody else than StartDeviceLogin did; no device was
+        admitted. Log in there as the right person, or here as the one named.
         * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
         * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
         * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.

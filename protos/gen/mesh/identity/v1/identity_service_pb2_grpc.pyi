@@ -73,6 +73,7 @@ class IdentityServiceStub:
     Errors:
     * NOT_FOUND (PROVIDER_UNKNOWN): no provider of that name is configured; see ListLoginMethods.
     * INVALID_ARGUMENT (DEVICE_INVALID): malformed device id or label.
+    * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
     * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many logins are under way from this address; wait.
     * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
     """
@@ -83,6 +84,8 @@ class IdentityServiceStub:
     * UNAUTHENTICATED (LOGIN_INVALID): unknown, used, expired, or refused by the person; start anew.
     * UNAUTHENTICATED (EMAIL_NOT_VERIFIED): the provider does not vouch for an e-mail address.
     * UNAUTHENTICATED (PROVIDER_TOKEN_INVALID): what the provider sent does not hold.
+    * FAILED_PRECONDITION (PRINCIPAL_DIFFERS): the provider names somebody else than StartDeviceLogin did; no device was
+      admitted. Log in there as the right person, or here as the one named.
     * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
     * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
     * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
@@ -224,6 +227,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     Errors:
     * NOT_FOUND (PROVIDER_UNKNOWN): no provider of that name is configured; see ListLoginMethods.
     * INVALID_ARGUMENT (DEVICE_INVALID): malformed device id or label.
+    * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
     * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many logins are under way from this address; wait.
     * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
     """
@@ -234,6 +238,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     * UNAUTHENTICATED (LOGIN_INVALID): unknown, used, expired, or refused by the person; start anew.
     * UNAUTHENTICATED (EMAIL_NOT_VERIFIED): the provider does not vouch for an e-mail address.
     * UNAUTHENTICATED (PROVIDER_TOKEN_INVALID): what the provider sent does not hold.
+    * FAILED_PRECONDITION (PRINCIPAL_DIFFERS): the provider names somebody else than StartDeviceLogin did; no device was
+      admitted. Log in there as the right person, or here as the one named.
     * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
     * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
     * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
@@ -402,6 +408,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         Errors:
         * NOT_FOUND (PROVIDER_UNKNOWN): no provider of that name is configured; see ListLoginMethods.
         * INVALID_ARGUMENT (DEVICE_INVALID): malformed device id or label.
+        * INVALID_ARGUMENT (PRINCIPAL_INVALID): malformed e-mail.
         * RESOURCE_EXHAUSTED (TOO_MANY_LOGINS): too many logins are under way from this address; wait.
         * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.
         """
@@ -418,6 +425,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         * UNAUTHENTICATED (LOGIN_INVALID): unknown, used, expired, or refused by the person; start anew.
         * UNAUTHENTICATED (EMAIL_NOT_VERIFIED): the provider does not vouch for an e-mail address.
         * UNAUTHENTICATED (PROVIDER_TOKEN_INVALID): what the provider sent does not hold.
+        * FAILED_PRECONDITION (PRINCIPAL_DIFFERS): the provider names somebody else than StartDeviceLogin did; no device was
+          admitted. Log in there as the right person, or here as the one named.
         * PERMISSION_DENIED (PRINCIPAL_REVOKED, DEVICE_REVOKED): the person or device may not log in any more.
         * ALREADY_EXISTS (DEVICE_OF_ANOTHER): the device id belongs to another principal.
         * UNAVAILABLE (PROVIDER_AWAY): the provider does not answer; try again.

@@ -145,6 +145,7 @@ class ProviderLogin:
         interval_s: Least seconds between two polls.
         next_poll_ms: When the provider may be asked again.
         ended: Whether it was finished or refused: it works once.
+        principal: Who the person says they are; empty: whoever confirms.
     """
 
     provider: str
@@ -155,6 +156,7 @@ class ProviderLogin:
     interval_s: int
     next_poll_ms: int
     ended: bool = False
+    principal: str = ""
 
 
 def origin_of(url: str) -> tuple[str, str, int] | None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final, NoReturn
 
 from syftmesh_core.clock import Clock, Random
-from syftmesh_core.errors import NotFound, Unauthenticated, Unavailable
+from syftmesh_core.errors import NotFound, Unauthenticated, Unavailable, WrongState
+from syftmesh_core.principal import normalise_principal
 from syftmesh_core.quote import quoted
 
 from syftmesh_identity.domain.enrolment import Enrolment, busy
@@ -124,14 +125,23 @@ class ProviderLogins:
         """Return the names of the providers, sorted."""
         return tuple(sorted(self._providers))
 
-    async def start(self, provider: str, device_id: str, label: str, address: str) -> StartedLogin:
+    async def start(
+        self, provider: str, device_id: str, label: str, address: str, principal: str = ""
+    ) -> StartedLogin:
         """Ask the provider for a code that a person confirms, and return it.
 
         Whose the device id is, is not looked at: nobody learns anything about devices before they have logged in.
 
+        Args:
+            provider: Name of the provider.
+            device_id: The device that logs in.
+            label: What kind of device it is.
+            address: Where the call comes from.
+            principal: The only person who may finish the login; empty: whoever confirms.
+
         Raises:
             NotFound: PROVIDER_UNKNOWN.
-            InvalidInput: DEVICE_INVALID.
+            InvalidInput: DEVICE_INVALID, PRINCIPAL_INVALID.
             LimitExceeded: Too many were started from `address` (TOO_MANY_LOGINS).
             Unavailable: PROVIDER_AWAY.
         """
@@ -143,6 +153,7 @@ class ProviderLogins:
                 metadata={"provider": quoted(provider)},
             )
         device, kind = checked_device_id(device_id), checked_label(label)
+        expected = normalise_principal(principal) if principal else ""
         # Before the provider is asked: nobody makes it shut this mesh out.
         await self._limits.take(address)
         authorization = await client.authorize()
@@ -157,6 +168,7 @@ class ProviderLogins:
             expires_ms=now_ms + authorization.expires_s * 1000,
             interval_s=authorization.interval_s,
             next_poll_ms=now_ms,
+            principal=expected,
         )
         if not await self._logins.create(key, record):
             raise busy()
@@ -167,6 +179,7 @@ class ProviderLogins:
 
         Raises:
             Unauthenticated: LOGIN_INVALID, EMAIL_NOT_VERIFIED, PROVIDER_TOKEN_INVALID.
+            WrongState: The provider names somebody else than the device did (PRINCIPAL_DIFFERS); the login is over.
             PermissionDenied: PRINCIPAL_REVOKED, DEVICE_REVOKED.
             AlreadyExists: DEVICE_OF_ANOTHER.
             LimitExceeded: TOO_MANY_DEVICES.
@@ -182,6 +195,7 @@ class ProviderLogins:
         answer = await self._ask(key, held)
         if isinstance(answer, PendingLogin):
             return answer
+        _require_same(login, answer)
         device = await self._enrolment.admit(answer, login.device_id, login.label)
         return FinishedLogin(answer, await self._sessions.open(device))
 
@@ -243,6 +257,17 @@ class ProviderLogins:
 
 def _whole_s(milliseconds: int) -> int:
     return -(-milliseconds // 1000)
+
+
+def _require_same(login: ProviderLogin, principal: str) -> None:
+    # Before the device is admitted: its id would belong to somebody who never had it, for ever.
+    if login.principal not in {"", principal}:
+        raise WrongState(
+            f"The provider knows you as {principal}, and you log in as {login.principal}.",
+            reason="PRINCIPAL_DIFFERS",
+            metadata={"principal": principal},
+            hint=f"syftmesh login --email {principal} --provider {login.provider}",
+        )
 
 
 def _refuse() -> NoReturn:

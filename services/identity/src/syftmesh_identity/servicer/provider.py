@@ -24,7 +24,11 @@ class ProviderHandlers:
         self, request: rpc.StartDeviceLoginRequest, context: Any
     ) -> rpc.StartDeviceLoginResponse:
         started = await self._use.provider_logins.start(
-            request.provider, request.device_id, request.label, self._use.address(context)
+            request.provider,
+            request.device_id,
+            request.label,
+            self._use.address(context),
+            request.principal,
         )
         shown = started.authorization
         return rpc.StartDeviceLoginResponse(
