@@ -166,3 +166,9 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
+
+
+@pytest.fixture(scope="session")
+def world_of() -> type[World]:
+    """What makes a fresh world for each example of a property."""
+    return World

@@ -1,22 +1,33 @@
 """Limits on how often something may be done within an hour, shared by all replicas and kept over a restart.
 
 The times of what was done lie in one record for each subject, changed by compare-and-set: of two that race for the
-last place one gets it, whichever replicas they reach.
+last place one gets it, whichever replicas they reach. Who loses waits for a random while that grows, looks again, and
+is refused as soon as the record is full: a crowd gets as many places as there are, and everybody else the true reason.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from syftmesh_core.clock import Clock
+from syftmesh_core.clock import Clock, Random, system_random
 from syftmesh_core.errors import LimitExceeded
 
-from syftmesh_identity.domain.enrolment import RACE_TRIES, busy
+from syftmesh_identity.domain.enrolment import busy
 from syftmesh_identity.domain.fingerprint import Fingerprint
 from syftmesh_identity.domain.ports import RecordStore
 
 HOUR_S: Final = 3600
+TRIES: Final = 40
+"""How often a change is tried: with these pauses several hundred may want one record at once, and the last is told
+otherwise after some five seconds, before any caller has given up."""
+
+_FIRST_PAUSE_S: Final = 0.004
+_LONGEST_PAUSE_S: Final = 0.256
+
+Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +72,24 @@ class Limiter:
         usages: The state, by a fingerprint of quota and subject: who did something from where is not written down.
         fingerprint: Makes these keys.
         clock: Wall time. Replicas' clocks may differ: what lies in the future counts as done now.
+        random: Source of jitter.
+        sleep: Waits that many seconds after a change that somebody else was quicker with.
     """
 
-    def __init__(self, usages: RecordStore[Usage], fingerprint: Fingerprint, clock: Clock) -> None:
+    def __init__(
+        self,
+        usages: RecordStore[Usage],
+        fingerprint: Fingerprint,
+        clock: Clock,
+        *,
+        random: Random = system_random,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
         self._usages = usages
         self._fingerprint = fingerprint
         self._clock = clock
+        self._random = random
+        self._sleep = sleep
 
     async def take(self, quota: Quota, subject: str) -> Ticket:
         """Take a place.
@@ -76,7 +99,8 @@ class Limiter:
             Conflict: Too many ask at once (CONFLICT); nothing was taken.
         """
         key = self._fingerprint.of("limit", quota.name, subject)
-        for _ in range(RACE_TRIES):
+        for lost in range(TRIES):
+            await self._pause(lost)
             found, now_ms = await self._usages.get(key), self._clock.now_ms()
             window_ms = quota.window_s * 1000
             known = found.record.times_ms if found is not None else ()
@@ -99,7 +123,8 @@ class Limiter:
         Raises:
             Conflict: Too many ask at once (CONFLICT); the place stays taken.
         """
-        for _ in range(RACE_TRIES):
+        for lost in range(TRIES):
+            await self._pause(lost)
             found = await self._usages.get(ticket.key)
             if found is None or ticket.at_ms not in found.record.times_ms:
                 return
@@ -109,6 +134,12 @@ class Limiter:
             if await self._usages.replace(ticket.key, usage, found.revision):
                 return
         raise busy()
+
+    async def _pause(self, lost: int) -> None:
+        """Wait after `lost` changes that came too late: anything up to a span that doubles (full jitter)."""
+        if lost:
+            longest_s = min(_FIRST_PAUSE_S * 2.0 ** (lost - 1), _LONGEST_PAUSE_S)
+            await self._sleep(longest_s * int.from_bytes(self._random(2), "big") / 65_536)
 
 
 def _refused(quota: Quota, wait_ms: int) -> LimitExceeded:
