@@ -193,6 +193,7 @@ def test_the_only_provider_is_taken_and_told_what_to_do(program: Any, hub: Hub) 
     assert login.name == "google"
     for text in (PROMPT.verification_uri, PROMPT.verification_uri_complete, PROMPT.user_code):
         assert text in done.err
+    assert "Confirm only if you started this login yourself.\n" in done.err
     assert done.out.startswith("Logged in as")
 
 

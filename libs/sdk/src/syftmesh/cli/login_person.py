@@ -118,6 +118,8 @@ def _by_provider(frame: Frame, provider: str, log_in: Callable[..., Any]) -> Any
         )
         if prompt.verification_uri_complete:
             frame.note(f"Or open {prompt.verification_uri_complete}")
+        # Who is sent a code by somebody else, and confirms it, lets that one in as oneself (RFC 8628, section 5.4).
+        frame.note("Confirm only if you started this login yourself.")
         frame.note("Waiting until you have confirmed; Ctrl-C gives up.")
 
     from syftmesh.connection import ProviderLogin
