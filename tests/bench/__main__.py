@@ -14,13 +14,26 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench import call, cluster, crypto, flower, image, kubernetes, permission, rules, sandbox, startup
+from bench import (
+    call,
+    cluster,
+    crypto,
+    flower,
+    image,
+    kubernetes,
+    permission,
+    permission_service,
+    rules,
+    sandbox,
+    startup,
+)
 from bench.measure import MIN_PAIRS, Row, machine, table, write_json
 
 Bench = Callable[[Path, int], Coroutine[Any, Any, list[Row]]]
 
 BENCHES: Final[dict[str, Bench]] = {
     "permission": permission.check,
+    "permission-service": permission_service.check,
     "rules": rules.check,
     "seal": crypto.seal_and_open,
     "sandbox": sandbox.job_start,
