@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -51,7 +51,6 @@ PATTERNS: Final = ("**", "*.csv", "part-*/*.csv", "reports/**/*.md", "notes-?.tx
 BATCH: Final = 1000
 CALLS: Final = 300
 BATCHES: Final = 30
-WARMING: Final = 6
 NAMES: Final = ("table.csv", "readme.md", "reports/2026/march.md", "notes-1.txt", "deep/er/file.bin")
 KIT_ECHO: Final = "mesh.permissions.v1.Echo"
 """Of the service's own domain, so that its tokens are taken."""
@@ -84,8 +83,8 @@ async def check(folder: Path, count: int) -> list[Row]:
         async def empty() -> float:
             return await _p50_ms([b""] * CALLS, echo)
 
-        for _ in range(WARMING):  # the service has run for a while: most paths were asked about before
-            await batch(new.drawn)
+        for questions in new.each():  # the service has run for a while: paths were asked about before
+            await stub.BatchCheckPermissions(rpc.BatchCheckPermissionsRequest(questions=questions))
         one = await pairs(count, single, empty)
         within = await pairs(count, single, lambda: _p50_ms([b""] * CALLS, kit_echo))
         many = await pairs(count, lambda: batch(new.drawn), empty)
@@ -110,6 +109,12 @@ class _Questions:
         self._directories = _directories()
         self._number = 0
 
+    def each(self) -> Iterator[list[pb.Question]]:
+        """Iterate over batches that ask about each of the fifty thousand paths."""
+        for name in NAMES:
+            for start in range(0, RULE_FILES, BATCH):
+                yield [self._about(d, name) for d in self._directories[start : start + BATCH]]
+
     def drawn(self) -> pb.Question:
         """Return a question about one of fifty thousand paths."""
         return self._question(self._source.choice(NAMES))
@@ -120,9 +125,11 @@ class _Questions:
         return self._question(f"file-{self._number}.csv")
 
     def _question(self, name: str) -> pb.Question:
-        source = self._source
-        path = "/".join((OWNER, *source.choice(self._directories), name))
-        return pb.Question(path=path, level=source.randint(1, 4), requester=_person(source))
+        return self._about(self._source.choice(self._directories), name)
+
+    def _about(self, directory: tuple[str, ...], name: str) -> pb.Question:
+        path, level = "/".join((OWNER, *directory, name)), self._source.randint(1, 4)
+        return pb.Question(path=path, level=level, requester=_person(self._source))
 
 
 @asynccontextmanager

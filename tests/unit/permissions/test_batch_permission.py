@@ -18,6 +18,7 @@ from syftmesh_permissions import convert
 from syftmesh_permissions.domain.batch import MAX_BATCH, AskMany, check_count
 from syftmesh_permissions.domain.consistency import Token
 from syftmesh_permissions.domain.inquiry import Ask, Inquiry
+from syftmesh_permissions.domain.kept import Kept
 from syftmesh_permissions.domain.question import Questions
 from syftmesh_permissions.domain.ruling import Rulings
 
@@ -243,8 +244,21 @@ async def test_what_is_remembered_is_bounded(world):
         asked += [(f"p{n}@x.example/x", Level.READ, None, None, None) for n in range(start, start + 100)]
         asked += [(f"{ALICE}/{'long/' * 70}{n}", Level.READ, None, None, None) for n in range(100)]
         await many.run(BOB, columns(asked))
-    assert all(len(kept) <= 50 for kept in (rulings.clauses, rulings.folders, rulings._homes))
-    assert not any(len(text) > 256 for text in (*rulings.clauses, *rulings.folders))
+    for kept in (rulings.clauses, rulings.folders, rulings.names, rulings._homes):
+        assert len(kept) <= 50
+        assert not any(len(text) > 256 for text in kept.young)
+
+
+def test_what_is_asked_for_again_and_again_stays():
+    kept = Kept[int](limit=10, longest=3)
+    kept.keep("hot", 1)
+    for number in range(100):
+        kept.keep(str(number), number)
+        assert kept.find("hot") == 1
+        assert len(kept) <= 10
+    assert kept.find("0") is None
+    kept.keep("long", 2)
+    assert kept.find("long") is None
 
 
 # --- refusals ---

@@ -7,7 +7,7 @@ outlive them. What is out of the ordinary (personal rules, limits, another momen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from typing import Final, Generic, TypeVar
 
 from syftmesh_core.clock import Clock
@@ -21,15 +21,15 @@ from syftmesh_core.principal import normalise_principal, parse_requester
 
 from syftmesh_permissions.domain.clause import Clause, Folder, Home, is_ordinary
 from syftmesh_permissions.domain.inquiry import Inquiry, Rules, answer
+from syftmesh_permissions.domain.kept import Kept
 from syftmesh_permissions.domain.question import LEVELS, Questions
 from syftmesh_permissions.domain.sight import Sight, Verdict, denied, may_read
 
 T = TypeVar("T")
 
-MAX_KEPT: Final = 65_536
-"""Paths, directories and datasites remembered, of each: tens of megabytes. One more, and all are forgotten."""
+MAX_KEPT: Final = 131_072
+"""Paths, directories, datasites and requesters remembered, of each: tens of megabytes."""
 
-_MAX_NAMES: Final = 8192
 _MAX_TEXT: Final = 256
 _MS_PER_DAY: Final = 86_400_000
 
@@ -41,7 +41,7 @@ class Rulings(Generic[T]):
         rules: The rules of now.
         clock: The moment of decisions.
         render: Makes of a verdict what is answered; called once for each that is remembered.
-        max_kept: Paths, directories and datasites remembered, of each.
+        max_kept: Paths, directories, datasites and requesters remembered, of each.
     """
 
     def __init__(
@@ -51,11 +51,10 @@ class Rulings(Generic[T]):
         self.clock = clock
         self.render = render
         self.owner = render(Verdict(True, OWNER, None))
-        self.clauses: dict[str, Clause[T]] = {}
-        self.folders: dict[str, Folder[T]] = {}
-        self.names: dict[str | None, str] = {}
-        self._homes: dict[str, Home[T]] = {}
-        self._max_kept = max_kept
+        self.clauses = Kept[Clause[T]](max_kept, _MAX_TEXT)
+        self.folders = Kept[Folder[T]](max_kept, _MAX_TEXT)
+        self.names = Kept[str](max_kept, _MAX_TEXT)
+        self._homes = Kept[Home[T]](max_kept, _MAX_TEXT)
 
     def session(self, caller: str) -> Session[T]:
         """Return decisions for `caller` (a principal, a guest, or anonymous) at this moment."""
@@ -63,38 +62,19 @@ class Rulings(Generic[T]):
 
     def home(self, tree: RuleTree, now_ms: int) -> Home[T]:
         """Return where what is known under `tree` is kept."""
-        known, day = self._homes.get(tree.site), now_ms // _MS_PER_DAY
+        known, day = self._homes.find(tree.site), now_ms // _MS_PER_DAY
         if known is None or known.tree is not tree or known.day != day:
-            self._make_room(self._homes)
-            known = self._homes[tree.site] = Home(tree, day)
+            known = Home(tree, day)
+            self._homes.keep(tree.site, known)
         return known
-
-    def keep_clause(self, text: str, clause: Clause[T]) -> None:
-        """Remember what decides about a path."""
-        self._make_room(self.clauses)
-        if len(text) <= _MAX_TEXT:
-            self.clauses[text] = clause
-
-    def keep_folder(self, text: str, folder: Folder[T]) -> None:
-        """Remember the rule file of a directory."""
-        self._make_room(self.folders)
-        if len(text) <= _MAX_TEXT:
-            self.folders[text] = folder
 
     def requester(self, text: str) -> str:
         """Return the requester that `text` names; raises InvalidInput (PRINCIPAL_INVALID)."""
-        name = parse_requester(text)
-        if len(self.names) >= _MAX_NAMES:
-            self.names.clear()
-        self.names[text] = name
+        name = self.names.find(text)
+        if name is None:
+            name = parse_requester(text)
+            self.names.keep(text, name)
         return name
-
-    def _make_room(self, kept: Sized) -> None:
-        # All at once: what hangs together goes together, and what is asked for comes back by itself.
-        if len(kept) >= self._max_kept:
-            self.clauses.clear()
-            self.folders.clear()
-            self._homes.clear()
 
 
 class Session(Generic[T]):
@@ -143,7 +123,10 @@ class Session(Generic[T]):
     def _take_plain(self, questions: Questions, start: int, end: int, found: list[T]) -> None:
         """Answer questions of now: here the time goes."""
         texts, names = questions.texts[start:end], questions.requesters[start:end]
-        clauses, requesters = map(self._rulings.clauses.get, texts), map(self._rulings.names.get, names)
+        clauses, requesters = (
+            map(self._rulings.clauses.young.get, texts),
+            map(self._rulings.names.young.get, names),
+        )
         home: Home[T] | None = None
         caller, is_owner = self._caller, False
         for clause, text, level, name, requester in zip(
@@ -192,12 +175,13 @@ class Session(Generic[T]):
             text: As it was asked.
             known: What decided about it when it was asked last.
         """
+        known = known or self._rulings.clauses.find(text)
         if known is not None and known.home is self._home(known.site):
             return known
         parent, _, name = text.rpartition("/")
         if not is_ordinary(name):
             return None
-        folder = self._rulings.folders.get(parent)
+        folder = self._rulings.folders.find(parent)
         if folder is None or folder.home is not self._home(folder.home.tree.site):
             folder = self._folder(parent)
             if folder is None:
@@ -208,7 +192,7 @@ class Session(Generic[T]):
             if rule is not None and rule.pattern.is_personal:
                 return None
         clause = folder.home.clause(file, rule)
-        self._rulings.keep_clause(text, clause)
+        self._rulings.clauses.keep(text, clause)
         return clause
 
     def _folder(self, parent: str) -> Folder[T] | None:
@@ -219,7 +203,7 @@ class Session(Generic[T]):
         if not Folder.has_room(path):
             return None
         folder = Folder(self._home(path.site), path.segments)
-        self._rulings.keep_folder(parent, folder)
+        self._rulings.folders.keep(parent, folder)
         return folder
 
     def _sight(self, clause: Clause[T]) -> Sight:
