@@ -161,6 +161,22 @@ async def test_an_author_by_a_group_is_believed_by_who_may_read_the_groups(desks
     assert (await eve.files.read(f"{SITE}/team/x")).data == b"from Bob"
 
 
+async def test_a_site_lets_members_call_as_long_as_they_are_members(desks, hub):
+    from mesh.rpc.v1.content_pb2 import RequestContent
+    from syftmesh_client.call_right import SignedRights
+    from syftmesh_client.incoming import IncomingCall
+
+    alice = desks["alice"]
+    rights = SignedRights(alice.files.rules, hub.clock)
+    call = IncomingCall("id", BOB, b"", "dev", SITE, "chat", "say", RequestContent(), 0)
+    await alice.files.write(f"{SITE}/app_data/chat/rpc/syft.pub.yaml", TEAM_WRITES)
+    assert await failed(rights(call), PermissionDenied) == "PERMISSION_DENIED"
+    await alice.files.write(GROUPS, BOB_IN)
+    await rights(call)
+    await alice.files.write(GROUPS, NOBODY_IN)
+    assert await failed(rights(call), PermissionDenied) == "PERMISSION_DENIED"
+
+
 async def test_a_watch_goes_on_behind_the_moment_that_it_was_told(desks, hub):
     from contextlib import aclosing
 

@@ -45,7 +45,7 @@ async def test_a_stream_says_what_is_lost_at_the_moment_and_says_it_once(hub):
 
 
 async def test_a_stream_sleeps_until_the_moment(hub):
-    await hub.write(RULES, until(hub.clock.ms + 80))
+    await hub.write(RULES, until(hub.clock.ms + 800))
     await hub.write(f"{SITE}/for/x", b"1")
     waits = []
     feed = hub.watch.feed(FeedReader(BOB), 0, 0)
@@ -58,7 +58,36 @@ async def test_a_stream_sleeps_until_the_moment(hub):
 
     hub.log.wait_for = wait_for
     assert [c.kind for c in (await anext(feed)).changes] == [ChangeKind.ACCESS_LOST]
-    assert waits == [0.08]
+    assert waits == [0.8]
+
+
+async def test_many_moments_in_one_second_are_told_twice_a_second(hub):
+    begin_ms = hub.clock.ms + 1000
+    lines = [
+        until(begin_ms + number)
+        .decode()
+        .removeprefix("rules: [")
+        .removesuffix("]\n")
+        .replace("'x'", f"x{number}")
+        for number in range(600)
+    ]
+    await hub.write(RULES, "rules:\n{}".format("".join(f"  - {line}\n" for line in lines)).encode())
+    for number in (0, 400, 599):
+        await hub.write(f"{SITE}/for/x{number}", str(number).encode())
+    feed = hub.watch.feed(FeedReader(BOB), 0, 0)
+    await anext(feed)
+    waits = []
+
+    async def wait_for(sequence: int, timeout_s: float) -> bool:
+        waits.append(timeout_s)
+        hub.clock.ms += round(timeout_s * 1000)
+        return False
+
+    hub.log.wait_for = wait_for
+    lost = [{c.entry.text.rpartition("/")[2] for c in (await anext(feed)).changes} for _ in range(2)]
+    assert lost == [{"x0"}, {"x400"}]
+    assert {c.entry.text.rpartition("/")[2] for c in (await anext(feed)).changes} == {"x599"}
+    assert waits == [1.0, 0.5, 0.5]
 
 
 async def test_a_moment_that_concerns_others_wakes_nobody(hub):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,8 @@ from syftmesh_kit.filelog import Change, FeedReader, FileLog, LogPosition, chang
 
 MAX_BATCH: Final = 500
 _MAX_BATCH_BYTES: Final = 1024 * 1024
+_TURNS_APART_MS: Final = 500
+"""A rule file may have a thousand moments in one second; what the clock takes is told twice a second at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,14 @@ class Watch:
         while True:
             left_s = sent_s + self._heartbeat_s - self._clock.monotonic_s()
             turn_ms, now_ms = next_turn(self._log, reader, seen_ms), self._clock.now_ms()
-            if turn_ms is not None and turn_ms <= now_ms:
+            turn_s = math.inf
+            if turn_ms is not None:
+                turn_s = (max(turn_ms, seen_ms + _TURNS_APART_MS) - now_ms) / 1000
+            if turn_s <= 0:
                 return True
             if left_s <= 0:
                 return False
-            wait_s = left_s if turn_ms is None else min(left_s, (turn_ms - now_ms) / 1000)
+            wait_s = min(left_s, turn_s)
             if await self._log.wait_for(since + 1, wait_s):
                 return True
 
