@@ -56,12 +56,22 @@ class Case:
 def random_case(source: Random) -> Case:
     """Return the next case; the same for the same state of `source`."""
     files = {_directory(source): _file(source) for _ in range(source.randrange(4))}
-    names = ("g", "h", "i")
-    members = (*(f"group:{name}" for name in (*names, "none")), BOB, EVE)
-    groups: Groups = {name: _some(source, members, 3) for name in names[: source.randrange(4)]}
+    if source.random() < 0.7:
+        files[()] = _file(source)
+    groups = _groups(source)
     start = _directory(source) if source.random() < 0.5 else ()
     path = (*start, *(_segment(source) for _ in range(source.randrange(1, 4))))
     return Case(SlowTree(files, groups), path)
+
+
+def _groups(source: Random) -> Groups:
+    """Return groups that seldom contain each other: most name those behind them only."""
+    names = ("g", "h", "i")[: source.randrange(4)]
+    groups: Groups = {}
+    for index, name in enumerate(names):
+        others = names if source.random() < 0.1 else names[index + 1 :]
+        groups[name] = _some(source, (*(f"group:{other}" for other in (*others, "none")), BOB, EVE), 3)
+    return groups
 
 
 def _directory(source: Random) -> tuple[str, ...]:
