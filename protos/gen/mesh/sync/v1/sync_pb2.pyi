@@ -130,8 +130,9 @@ class FileEntry(_message.Message):
 
     @_builtins.property
     def checked_at(self) -> _common_pb2.ConsistencyToken:
-        """checked_at is the place of the newest change of the datasite's rules or groups when the write was decided; no
-        other change lies between it and the record. Absent on records of older versions.
+        """checked_at is the place of the newest change of the datasite's rules or groups when the write was decided. Where
+        they had a say (over others than the owner, over plain content), no other change lies between it and the record.
+        Absent on records of older versions.
         """
 
     def __init__(
