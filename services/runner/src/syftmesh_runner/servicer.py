@@ -84,8 +84,16 @@ class JobServicer(api.JobServiceServicer):
     """Lets the owner see and decide jobs."""
 
     def __init__(
-        self, state: SiteState, ledger: Ledger, decision: Decision, execution: Execution, release: Release
+        self,
+        state: SiteState,
+        ledger: Ledger,
+        decision: Decision,
+        execution: Execution,
+        release: Release,
+        *,
+        executor: str,
     ) -> None:
+        self._executor = executor
         self._state = state
         self._ledger = ledger
         self._decision = decision
@@ -188,7 +196,7 @@ class JobServicer(api.JobServiceServicer):
                 pb.IsolationCheck(name=check.name, passed=check.passed, detail=check.detail)
                 for check in report.checks
             ],
-            executor="sandbox",
+            executor=self._executor,
         )
 
 

@@ -299,7 +299,7 @@ def _compose(
     catalogue = Catalogue(state, publication, around.random)
     servicers = (
         DatasetServicer(catalogue, publication, site),
-        JobServicer(state, ledger, decision, execution, release),
+        JobServicer(state, ledger, decision, execution, release, executor=settings.executor),
         AuditServicer(state, store, around.keys, traffic.totals),
     )
     endpoints = RdsEndpoints(arrival, decision, publication)
