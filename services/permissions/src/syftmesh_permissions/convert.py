@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from operator import attrgetter, methodcaller
+from itertools import compress, count, repeat
+from operator import attrgetter
 from typing import Final, Protocol, cast
 
 from mesh.common.v1 import common_pb2
@@ -34,10 +35,10 @@ _KINDS: Final = {
     ReaderKind.CLOSED: permissions_pb2.READER_KIND_CLOSED,
     ReaderKind.OPEN: permissions_pb2.READER_KIND_OPEN,
 }
+_HAS: Final = cast("Callable[[permissions_pb2.Question, str], bool]", permissions_pb2.Question.HasField)
 _GET_PATH: Final = attrgetter("path")
 _GET_LEVEL: Final = attrgetter("level")
 _GET_REQUESTER: Final = attrgetter("requester")
-_HAS_MOMENT: Final = methodcaller("HasField", "at_unix_ms")
 _YEAR_10000_MS: Final = 253_402_300_800_000
 
 
@@ -90,8 +91,8 @@ def questions(messages: Sequence[permissions_pb2.Question]) -> Questions:
     requesters: list[str | None] = list(map(_GET_REQUESTER, asked))
     if "" in requesters:
         requesters = [_requester(question) for question in asked]
-    marks, moments_ms = list(map(_HAS_MOMENT, asked)), dict[int, int]()
-    timed = [index for index, mark in enumerate(marks) if mark] if True in marks else []
+    timed = list(compress(count(), map(_HAS, asked, repeat("at_unix_ms"))))
+    moments_ms: dict[int, int] = {}
     with blaming(lambda: timed[len(moments_ms)]):
         for index in timed:
             moments_ms[index] = moment_ms(asked[index].at_unix_ms)

@@ -16,7 +16,7 @@ from syftmesh_permissions.domain.question import Questions
 from syftmesh_permissions.domain.ruling import Rulings, Session
 
 MAX_BATCH: Final = 10_000
-_STEP: Final = 64
+_STEP: Final = 128
 """Questions between two looks at the clock."""
 
 T = TypeVar("T")

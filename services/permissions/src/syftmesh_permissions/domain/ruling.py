@@ -7,8 +7,8 @@ outlive them. What is out of the ordinary (personal rules, limits, another momen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Final, Generic, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Generic, TypeVar, cast
 
 from syftmesh_core.clock import Clock
 from syftmesh_core.errors import InvalidInput
@@ -123,10 +123,8 @@ class Session(Generic[T]):
     def _take_plain(self, questions: Questions, start: int, end: int, found: list[T]) -> None:
         """Answer questions of now: here the time goes."""
         texts, names = questions.texts[start:end], questions.requesters[start:end]
-        clauses, requesters = (
-            map(self._rulings.clauses.young.get, texts),
-            map(self._rulings.names.young.get, names),
-        )
+        normalised = cast("Mapping[str | None, str]", self._rulings.names.young)
+        clauses, requesters = map(self._rulings.clauses.young.get, texts), map(normalised.get, names)
         home: Home[T] | None = None
         caller, is_owner = self._caller, False
         for clause, text, level, name, requester in zip(
