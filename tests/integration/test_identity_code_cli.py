@@ -42,6 +42,13 @@ class World:
     def logs(self) -> bytes:
         return b"".join(place.read_bytes() for place in sorted(self.folder.glob("*.log")))
 
+    def why(self, shown: str) -> str:
+        """Return what a program showed and what the hub complained of, for a test that fails."""
+        lines = self.logs.decode("utf-8", "replace").splitlines()
+        marks = ("warning", "error", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
+        complaints = [line for line in lines if any(mark in line for mark in marks)]
+        return "\n".join([shown, "--- the hub:", *complaints[-20:]])
+
     def environ(self) -> dict[str, str]:
         return {**_KEPT, "HOME": str(self.folder), "SYFTMESH_STATE": str(self.folder / "state")}
 
@@ -221,20 +228,22 @@ async def _person(world: World) -> list[str]:
         assert sorted(place.name for place in (world.folder / "state").rglob("*") if place.is_file()) == []
         first = await world.mail.code(1, CAROL)
         terminal.type(first.lower().replace("-", " "))
-        assert await terminal.end() == 0, terminal.text
+        assert await terminal.end() == 0, world.why(terminal.text)
         assert "Recovery phrase, shown once" in terminal.text
         assert f"Logged in as {CAROL} at {world.server} with a new account" in terminal.text.replace(
             "\r\n", " "
         )
     code, out, err = await world.run(*arguments, "--json")
-    assert (code, json.loads(out)["created"]) == (0, False), err
+    assert code == 0, world.why(err)
+    assert (code, json.loads(out)["created"]) == (0, False)
     assert len(world.mail.mails) == 1
-    assert (await world.run("logout", "--profile", CAROL))[0] == 0
+    code, _, err = await world.run("logout", "--profile", CAROL)
+    assert code == 0, world.why(err)
     async with Terminal(world, *arguments).running() as terminal:
         await terminal.until("Code:")
         second = await world.mail.code(2, CAROL)
         terminal.type(second)
-        assert await terminal.end() == 0, terminal.text
+        assert await terminal.end() == 0, world.why(terminal.text)
     return [first, second]
 
 
@@ -244,26 +253,30 @@ async def _script(world: World) -> list[str]:
     code, _, err = await world.run(*arguments)
     assert (code, err.split(":")[1].strip()) == (2, "CODE_MISSING")
     assert not (world.folder / "state" / "profiles" / DAVE).exists()
-    assert (await world.run(*arguments, "--send-code"))[0] == 0
+    code, _, err = await world.run(*arguments, "--send-code")
+    assert code == 0, world.why(err)
     first = await world.mail.code(3, DAVE)
     place = world.folder / "code"
     place.touch(mode=0o600)
     place.write_text(f"{first}\n")
     code, out, err = await world.run(*arguments, "--code-file", str(place), "--json")
-    assert (code, json.loads(out)["created"]) == (0, True), err
-    assert (await world.run("logout", "--profile", DAVE))[0] == 0
+    assert code == 0, world.why(err)
+    assert (code, json.loads(out)["created"]) == (0, True)
+    code, _, err = await world.run("logout", "--profile", DAVE)
+    assert code == 0, world.why(err)
     code, _, err = await world.run(*arguments, "--code-file", str(place))
     assert (code, err.split(":")[1].strip()) == (3, "CODE_INVALID")
-    assert (await world.run(*arguments, "--send-code"))[0] == 0
+    code, _, err = await world.run(*arguments, "--send-code")
+    assert code == 0, world.why(err)
     second = await world.mail.code(4, DAVE)
     code, _, err = await world.run(*arguments, "--code-file", "-", stdin=f"{second}\n")
-    assert code == 0, err
+    assert code == 0, world.why(err)
     return [first, second]
 
 
 async def _whoami(world: World) -> None:
     code, out, err = await world.run("whoami", "--profile", DAVE, "--json")
-    assert code == 0, err
+    assert code == 0, world.why(err)
     said = json.loads(out)
     assert (said["email"], said["issuer"], said["administrator"]) == (DAVE, "embedded", False)
 
@@ -316,11 +329,12 @@ async def test_people_log_in_by_a_provider_and_as_nobody_else(tmp_path):
         assert [place.name for place in (world.folder / "state").rglob("*") if place.is_file()] == []
         async with Terminal(world, *arguments).running() as terminal:
             await _confirm(terminal, issuer, CAROL)
-            assert await terminal.end() == 0, terminal.text
+            assert await terminal.end() == 0, world.why(terminal.text)
             assert "with a new account" in terminal.text.replace("\r\n", " ")
         code, _, err = await world.run(*arguments[:-1], "nobody")
-        assert code == 0, err  # who is logged in already is asked nothing
-        assert (await world.run("logout", "--profile", CAROL))[0] == 0
+        assert code == 0, world.why(err)  # who is logged in already is asked nothing
+        code, _, err = await world.run("logout", "--profile", CAROL)
+        assert code == 0, world.why(err)
         code, _, err = await world.run(*arguments[:-1], "nobody")
         assert (code, err.split(":")[1].strip()) == (4, "PROVIDER_UNKNOWN")
         assert world.mail.mails == []
