@@ -50,6 +50,7 @@ OTHER_VOCABULARY = frozenset(
     {
         "Answer",  # permissions: why a check was decided so (mesh.permissions.v1)
         "Decision",  # the same inside the engine
+        "Verdict",  # the same, as far as it is shown
         "Fault",  # core: what is wrong with an audit chain, an enum of its own
         "RejectJobRequest",  # text of the owner for the submitter
         "WithholdJobRequest",  # the same
@@ -64,6 +65,7 @@ OTHER_HOLDERS = frozenset({"decision", "finding", "fault"})
 """Variables of those types: their `reason` may not be raised as it is."""
 NOT_RAISED = frozenset(
     {
+        ("syftmesh_permissions.domain.clause", "give"),
         ("syftmesh_executor.output", "refuse"),
         ("syftmesh_executor.sandbox", "end"),
         ("syftmesh_executor.kubernetes.collect", "_refuse"),

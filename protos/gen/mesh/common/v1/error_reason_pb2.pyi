@@ -182,7 +182,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SIGNING_KEY_DAMAGED: _ErrorReason.ValueType  # 222
     """The identity service's signing key cannot be read: restore it, or remove it, which ends all logins."""
     ERROR_REASON_ADMIN_SOCKET_LIMITED: _ErrorReason.ValueType  # 223
-    """The operator's socket serves join tokens and the list of sites only: use a login for all else."""
+    """The operator's socket serves join tokens, people, signing keys and the list of sites: log in for all else."""
     ERROR_REASON_ADMIN_SOCKET_MISSING: _ErrorReason.ValueType  # 224
     """There is no operator's socket where SYFTMESH_ADMIN_SOCKET says: give its path, or wait until identity runs."""
     ERROR_REASON_AUDIENCE_INVALID: _ErrorReason.ValueType  # 225
@@ -1107,7 +1107,7 @@ ERROR_REASON_RECORD_DAMAGED: ErrorReason.ValueType  # 221
 ERROR_REASON_SIGNING_KEY_DAMAGED: ErrorReason.ValueType  # 222
 """The identity service's signing key cannot be read: restore it, or remove it, which ends all logins."""
 ERROR_REASON_ADMIN_SOCKET_LIMITED: ErrorReason.ValueType  # 223
-"""The operator's socket serves join tokens and the list of sites only: use a login for all else."""
+"""The operator's socket serves join tokens, people, signing keys and the list of sites: log in for all else."""
 ERROR_REASON_ADMIN_SOCKET_MISSING: ErrorReason.ValueType  # 224
 """There is no operator's socket where SYFTMESH_ADMIN_SOCKET says: give its path, or wait until identity runs."""
 ERROR_REASON_AUDIENCE_INVALID: ErrorReason.ValueType  # 225

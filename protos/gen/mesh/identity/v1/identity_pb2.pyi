@@ -63,7 +63,9 @@ class TokenPair(_message.Message):
     access_token: _builtins.str
     """access_token is an EdDSA JWT of 15 minutes: principal (sub), device (did), audience, issuer."""
     refresh_token: _builtins.str
-    """refresh_token renews the pair; it is rotated at each use and using it twice revokes the whole family."""
+    """refresh_token renews the pair; it is rotated at each use. A used one may be shown once more within 30 s, while its
+    successor is unused (its answer was lost); any other second use revokes the whole family.
+    """
     @_builtins.property
     def access_expires_at(self) -> _timestamp_pb2.Timestamp:
         """access_expires_at is when the access token ends."""

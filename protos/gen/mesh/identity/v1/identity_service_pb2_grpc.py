@@ -246,7 +246,8 @@ class IdentityServiceServicer:
         """Refresh exchanges a refresh token for a new pair; the old refresh token is dead afterwards.
         Errors:
         * UNAUTHENTICATED (REFRESH_INVALID): unknown, expired or revoked; log in again.
-        * UNAUTHENTICATED (REFRESH_REUSED): used before; the whole family is revoked, log in again.
+        * UNAUTHENTICATED (REFRESH_REUSED): used before, and not just now with its answer lost; the whole family is
+        revoked, log in again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -100,7 +100,8 @@ class IdentityServiceStub:
     """Refresh exchanges a refresh token for a new pair; the old refresh token is dead afterwards.
     Errors:
     * UNAUTHENTICATED (REFRESH_INVALID): unknown, expired or revoked; log in again.
-    * UNAUTHENTICATED (REFRESH_REUSED): used before; the whole family is revoked, log in again.
+    * UNAUTHENTICATED (REFRESH_REUSED): used before, and not just now with its answer lost; the whole family is
+      revoked, log in again.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.LogoutRequest, _identity_service_pb2.LogoutResponse]
     """Logout revokes the family of the refresh token. Idempotent.
@@ -254,7 +255,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Refresh exchanges a refresh token for a new pair; the old refresh token is dead afterwards.
     Errors:
     * UNAUTHENTICATED (REFRESH_INVALID): unknown, expired or revoked; log in again.
-    * UNAUTHENTICATED (REFRESH_REUSED): used before; the whole family is revoked, log in again.
+    * UNAUTHENTICATED (REFRESH_REUSED): used before, and not just now with its answer lost; the whole family is
+      revoked, log in again.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.LogoutRequest, _identity_service_pb2.LogoutResponse]  # type: ignore[assignment]
     """Logout revokes the family of the refresh token. Idempotent.
@@ -453,7 +455,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Refresh exchanges a refresh token for a new pair; the old refresh token is dead afterwards.
         Errors:
         * UNAUTHENTICATED (REFRESH_INVALID): unknown, expired or revoked; log in again.
-        * UNAUTHENTICATED (REFRESH_REUSED): used before; the whole family is revoked, log in again.
+        * UNAUTHENTICATED (REFRESH_REUSED): used before, and not just now with its answer lost; the whole family is
+          revoked, log in again.
         """
 
     @_abc_1.abstractmethod
