@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 from syftmesh_core.errors import Unavailable
 from syftmesh_core.path import MeshPath, parse_path
@@ -117,3 +119,20 @@ class World:
             if text.startswith(f"{directory}/"):
                 self.looked_at.append(text)
                 yield File(text, parse_path(text))
+
+
+class Running:
+    """Runs a coroutine step by step; iterates over the number of its waits."""
+
+    def __init__(self, work: Coroutine[Any, Any, Any]) -> None:
+        self._work = work
+        self.outcome: Any = None
+
+    def __iter__(self) -> Iterator[int]:
+        for waited in count(1):
+            try:
+                self._work.send(None)
+            except StopIteration as done:
+                self.outcome = done.value
+                return
+            yield waited

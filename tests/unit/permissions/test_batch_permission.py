@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Iterator
-from itertools import count
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mesh.permissions.v1 import permissions_pb2 as pb
 from mesh.permissions.v1 import permissions_service_pb2 as rpc
-from rule_world import ALICE, BOB, CAROL, DAY_MS, EVE, NOW_MS, World
+from rule_world import ALICE, BOB, CAROL, DAY_MS, EVE, NOW_MS, Running, World
 from syftmesh_core.errors import InvalidInput, LimitExceeded, MeshError, PermissionDenied, Unavailable
 from syftmesh_core.permission.ruleset import Level
 from syftmesh_permissions import convert
@@ -163,23 +161,6 @@ def test_a_batch_answers_as_one_question_after_the_other(files, caller, asked, l
 # --- one point of the log ---
 
 
-class Running:
-    """Runs a batch and counts its waits."""
-
-    def __init__(self, batch: Coroutine[Any, Any, Any]) -> None:
-        self._batch = batch
-        self.decided: Any = None
-
-    def __iter__(self) -> Iterator[int]:
-        for waited in count(1):
-            try:
-                self._batch.send(None)
-            except StopIteration as done:
-                self.decided = done.value
-                return
-            yield waited
-
-
 async def test_answers_come_in_the_order_of_the_questions(world):
     world.rules(READS)
     found = await answers(
@@ -203,7 +184,7 @@ async def test_all_answers_are_of_one_point_whatever_the_log_does_meanwhile(worl
             for site in (ALICE, CAROL):
                 world.rules(NOTHING, site=site)
             world.rules(READS, site=EVE)
-    decided = running.decided
+    decided = running.outcome
     assert waited > 2
     assert decided.token == before
     assert [verdict.allowed for verdict in decided.answers] == [True] * 600 + [False]

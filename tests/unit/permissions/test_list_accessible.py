@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import AsyncIterator
 
 import pytest
-from rule_world import ALICE, BOB, CAROL, EVE, World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rule_world import ALICE, BOB, CAROL, EVE, Running, World
 from syftmesh_core.errors import InvalidInput, Unavailable
 from syftmesh_permissions.domain.accessible import FEW_RULE_FILES, PAGE_PATHS, ListAccessible, Page
 from syftmesh_permissions.domain.cursor import decode_cursor, encode_cursor
+from syftmesh_permissions.domain.hope import Hope
+from syftmesh_permissions.domain.pace import Pace
+from syftmesh_permissions.domain.sight import may_read
 
 FOR_BOB = 'rules:\n  - pattern: "**"\n    access: {read: [bob@x.example]}\n'
 FOR_CAROL = 'rules:\n  - pattern: "**"\n    access: {read: [carol@x.example]}\n'
@@ -185,10 +191,9 @@ async def test_a_page_is_at_least_as_fresh_as_its_token(mesh):
     assert [page async for page in walk] == [], "what was taken away is not given any more"
 
 
-async def test_a_long_walk_gives_others_their_turn(mesh):
-    mesh.put(*(f"{ALICE}/shared/f-{n:05}" for n in range(5000)))
-    mesh.tick_s = 0.001
-    walk, waited = ListAccessible(mesh, mesh, mesh, mesh).run(BOB, "", ""), 0
+async def waits(walk: AsyncIterator[Page]) -> int:
+    """Walk to the end and return how often others had their turn."""
+    waited = 0
     while True:
         step = walk.__anext__()
         try:
@@ -198,5 +203,73 @@ async def test_a_long_walk_gives_others_their_turn(mesh):
         except StopIteration:
             continue
         except StopAsyncIteration:
-            break
-    assert waited > 20
+            return waited
+
+
+async def test_a_long_walk_gives_others_their_turn(mesh):
+    mesh.put(*(f"{ALICE}/shared/f-{n:05}" for n in range(5000)))
+    mesh.tick_s = 0.001
+    assert await waits(ListAccessible(mesh, mesh, mesh, mesh).run(BOB, "", "")) > 20
+
+
+async def test_a_walk_through_many_datasites_gives_others_their_turn(mesh):
+    mesh.put(*(f"p{n}@x.example/f" for n in range(200)))
+    mesh.tick_s = 0.001
+    assert await waits(ListAccessible(mesh, mesh, mesh, mesh).run(BOB, "", "")) > 20
+
+
+async def test_looking_through_many_rule_files_gives_others_their_turn(mesh):
+    for n in range(400):
+        mesh.rules(FOR_CAROL, ("projects", f"p{n}"))
+    mesh.tick_s = 0.001
+    finding = Running(Hope.find(mesh.tree(ALICE), BOB, mesh.now_ms(), Pace(mesh)))
+    assert max(finding) > 10
+    assert finding.outcome.hopeless(("projects", "p1", "x")) == ("projects",)
+
+
+FOLDERS = [(), ("a",), ("a", "b"), ("a", "b", "c"), ("a-b",), ("d",)]
+rule_files = st.sampled_from(
+    [
+        FOR_BOB,
+        FOR_CAROL,
+        TABLES_FOR_BOB,
+        f"terminal: true\n{FOR_BOB}",
+        f"terminal: true\n{FOR_CAROL}",
+        FOR_BOB + "    expires: 2020-01-01T00:00:00Z\n",
+        FOR_BOB + "    deny: ['*@x.example']\n",
+        'rules:\n  - pattern: "{{.UserEmail}}/**"\n    access: {read: [USER]}\n',
+        "rules: []\n",
+    ]
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    files=st.dictionaries(st.sampled_from(FOLDERS), rule_files),
+    places=st.sets(st.tuples(st.sampled_from(FOLDERS), st.sampled_from(["x", "y.csv", f"{BOB}/z"]))),
+    reader=st.sampled_from([BOB, CAROL, "guest", ALICE]),
+    many=st.booleans(),
+)
+def test_the_walk_finds_exactly_what_may_be_read(files, places, reader, many):
+    world = World()
+    for directory, text in files.items():
+        world.rules(text, directory)
+    if many:  # so many rule files that they are looked through later, or never
+        for n in range(FEW_RULE_FILES):
+            world.rules(FOR_CAROL, ("many", str(n)))
+        world.put(*(f"{ALICE}/many/{n}/f" for n in range(FEW_RULE_FILES)))
+    world.put(*("/".join((ALICE, *directory, name)) for directory, name in places))
+    expected = [
+        text
+        for text in world.paths.get(ALICE, [])
+        if may_read(world.tree(ALICE), reader, text, world.now_ms())
+    ]
+    walk = ListAccessible(world, world, world, world)
+
+    async def walked() -> list[str]:
+        return [path async for page in walk.run(reader, "", "") for path in page.paths]
+
+    running = Running(walked())
+    for _ in running:
+        pass
+    assert running.outcome == expected

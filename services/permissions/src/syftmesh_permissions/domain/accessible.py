@@ -105,15 +105,17 @@ class ListAccessible:
         behind = decode_cursor(caller, directory, cursor) if cursor else None
         first = directory.partition("/")[0]
         sites = [first] if first else sorted(self._files.sites())
-        page = _Pages(self._model, self._clock, caller, directory)
+        page, pace = _Pages(self._model, self._clock, caller, directory), Pace(self._clock)
         for site in sites:
             if behind is not None and site < behind.site:
                 continue
             after = str(behind) if behind is not None and site == behind.site else ""
             walk = _SiteWalk(self._rules, self._files, self._clock, caller, directory or site)
-            async for paths in walk.run(after):
+            async for paths in walk.run(after, pace):
                 for found in page.add(paths):
                     yield found
+            if pace.is_due:
+                await pace.rest()
         for found in page.rest():
             yield found
 
@@ -131,9 +133,8 @@ class _SiteWalk:
         self._hope: Hope | None = None
         self._in_vain = 0
 
-    async def run(self, after: str) -> AsyncIterator[list[str]]:
+    async def run(self, after: str, pace: Pace) -> AsyncIterator[list[str]]:
         """Iterate over the readable files behind `after`, in pieces between which other work had its turn."""
-        pace = Pace(self._clock)
         while True:
             tree = self._rules.tree(self._site)
             if self._wants_hope(tree):

@@ -10,7 +10,7 @@ from syftmesh_core.permission.tree import Directory, RuleTree
 
 from syftmesh_permissions.domain.pace import Pace
 
-_STEP: Final = 32
+_STEP: Final = 8
 
 
 class Hope:
