@@ -323,7 +323,7 @@ class ListAccessibleResponse(_message.Message):
 
     @_builtins.property
     def token(self) -> _common_pb2.ConsistencyToken:
-        """token is the point of the log that the page was made at."""
+        """token is the point of the log that no path of the page was decided before."""
 
     def __init__(
         self,

@@ -106,6 +106,7 @@ class PermissionServiceServicer:
         answers are those that CheckPermission would have given.
         Errors:
         * RESOURCE_EXHAUSTED (BATCH_SIZE): more than 10,000; split them.
+        * RESOURCE_EXHAUSTED (MESSAGE_TOO_LARGE): questions or answers are above 4 MiB, as with very long paths; split them.
         * INVALID_ARGUMENT (PATH_INVALID, PRINCIPAL_INVALID, LEVEL_INVALID, TIME_INVALID): a malformed question; metadata
         `index` says which, from 0, and nothing is answered.
         * PERMISSION_DENIED (PERMISSION_DENIED): a question about somebody else without admin on its path; `index` as above.
@@ -141,8 +142,9 @@ class PermissionServiceServicer:
     def ListAccessible(self, request, context):
         """ListAccessible streams the live files below a prefix that the caller may read, the whole mesh for an empty prefix,
         and ends behind the last one. Datasites come in the order of their e-mails, files in the order of their paths (code
-        points). Each page is decided at one point of the log, its token; a file that is added, granted or taken away meanwhile
-        is seen as it is when its place is reached, and a change behind that place is not looked for. A prefix that does not
+        points). Each path was decided at the point of the log that its page's token names, or at a later one: a file that is
+        added, granted or taken away meanwhile is seen as it is when its place is reached, and a change behind that place is
+        not looked for. A prefix that does not
         exist, or that the caller may know nothing of, has no files.
         Errors:
         * INVALID_ARGUMENT (PATH_INVALID): malformed prefix.
