@@ -81,8 +81,7 @@ class PermissionServiceStub:
     and ends behind the last one. Datasites come in the order of their e-mails, files in the order of their paths (code
     points). Each path was decided at the point of the log that its page's token names, or at a later one: a file that is
     added, granted or taken away meanwhile is seen as it is when its place is reached, and a change behind that place is
-    not looked for. A prefix that does not
-    exist, or that the caller may know nothing of, has no files.
+    not looked for. A prefix that does not exist, or that the caller may know nothing of, has no files.
     Errors:
     * INVALID_ARGUMENT (PATH_INVALID): malformed prefix.
     * INVALID_ARGUMENT (PAGE_INVALID): the cursor is none of this prefix; begin without one.
@@ -153,8 +152,7 @@ class PermissionServiceAsyncStub(PermissionServiceStub):
     and ends behind the last one. Datasites come in the order of their e-mails, files in the order of their paths (code
     points). Each path was decided at the point of the log that its page's token names, or at a later one: a file that is
     added, granted or taken away meanwhile is seen as it is when its place is reached, and a change behind that place is
-    not looked for. A prefix that does not
-    exist, or that the caller may know nothing of, has no files.
+    not looked for. A prefix that does not exist, or that the caller may know nothing of, has no files.
     Errors:
     * INVALID_ARGUMENT (PATH_INVALID): malformed prefix.
     * INVALID_ARGUMENT (PAGE_INVALID): the cursor is none of this prefix; begin without one.
@@ -252,8 +250,7 @@ class PermissionServiceServicer(metaclass=_abc_1.ABCMeta):
         and ends behind the last one. Datasites come in the order of their e-mails, files in the order of their paths (code
         points). Each path was decided at the point of the log that its page's token names, or at a later one: a file that is
         added, granted or taken away meanwhile is seen as it is when its place is reached, and a change behind that place is
-        not looked for. A prefix that does not
-        exist, or that the caller may know nothing of, has no files.
+        not looked for. A prefix that does not exist, or that the caller may know nothing of, has no files.
         Errors:
         * INVALID_ARGUMENT (PATH_INVALID): malformed prefix.
         * INVALID_ARGUMENT (PAGE_INVALID): the cursor is none of this prefix; begin without one.
