@@ -245,6 +245,40 @@ async def test_a_replica_that_has_not_seen_the_revocation_refuses_the_write(tmp_
         assert await current.bus.last_message(subject_of(parse_path(f"{ALICE}/in/after"))) is None
 
 
+async def test_an_acknowledged_revocation_binds_at_once_at_a_replica_that_is_behind(tmp_path: Path) -> None:
+    people, shut = People(tmp_path), [0.0]
+    rules, groups = f"{ALICE}/for/syft.pub.yaml", GROUPS
+    team = b"rules: [{pattern: '**', access: {read: ['group:team']}}]\n"
+    async with AsyncExitStack() as stack:
+        given = await stack.enter_async_context(servers(tmp_path))
+        current = await stack.enter_async_context(hub(given, journal=False))
+        behind = await stack.enter_async_context(hub(given, journal=False, lag_s=lambda: shut[0]))
+        alice = await stack.enter_async_context(desk(people, current.address, ALICE))
+        bob = await stack.enter_async_context(desk(people, behind.address, BOB))
+        for path, granting, taking in (
+            (rules, WRITERS, NOBODY),
+            (groups, b"groups: {team: [bob@x.example]}\n", b"groups: {team: []}\n"),
+        ):
+            shut[0] = 0.0
+            await alice.files.write(path, granting)
+            if path == groups:
+                await alice.files.write(rules, team)
+            await alice.files.write(f"{ALICE}/for/x", b"1")
+            await behind.module.log.wait_for(current.module.log.position.sequence, 5)
+            assert (await bob.files.read(f"{ALICE}/for/x")).data == b"1"
+            shut[0] = 0.3
+            await alice.files.write(path, taking)
+            assert behind.module.log.position < current.module.log.position
+            stat, page, download = await asyncio.gather(
+                bob.session.sync.StatFiles(rpc.StatFilesRequest(paths=[f"{ALICE}/for/x"])),
+                bob.session.sync.ListFiles(rpc.ListFilesRequest(prefix=f"{ALICE}/for")),
+                bob.session.sync.OpenDownload(rpc.OpenDownloadRequest(paths=[f"{ALICE}/for/x"])),
+            )
+            assert (list(stat.entries), list(page.entries)) == ([], [])
+            assert not download.targets[0].url
+            await behind.module.log.wait_for(current.module.log.position.sequence, 5)
+
+
 @dataclass
 class Enemy:
     """Bob asks every replica for everything, all the time, with whatever token he has; what he is given is kept."""
@@ -266,6 +300,10 @@ class Enemy:
             await asyncio.sleep(rng.random() * 0.005)
 
     async def _ask(self, session: Any, rng: random.Random, paths: list[str]) -> None:
+        with suppress(Unavailable):  # a replica that is too far behind says so
+            await self._answered(session, rng, paths)
+
+    async def _answered(self, session: Any, rng: random.Random, paths: list[str]) -> None:
         self.asked += 1
         match rng.randrange(4):
             case 0:
@@ -287,12 +325,11 @@ class Enemy:
         token = rng.choice([None, *self.tokens[-6:]])
         if token is not None:
             request.at_least.CopyFrom(token)
-        with suppress(Unavailable):  # a replica that is too far behind says so
-            decision = (await session.permissions.CheckPermission(request)).decision
-            if token is not None:
-                assert decision.token.sequence >= token.sequence
-            if decision.allowed:
-                self.allowed.append((path, decision.token.sequence))
+        decision = (await session.permissions.CheckPermission(request)).decision
+        if token is not None:
+            assert decision.token.sequence >= token.sequence
+        if decision.allowed:
+            self.allowed.append((path, decision.token.sequence))
 
     async def watch(self, at: Desk) -> None:
         async for batch in at.session.sync.WatchChanges(rpc.WatchChangesRequest()):

@@ -83,11 +83,12 @@ class Desk:
     """One device with its file client."""
 
     def __init__(self, hub: Hub, directory: Directory, device, root: bytes, folder: Path) -> None:
+        from syftmesh_sync.adapters.freshness import Freshness
         from syftmesh_sync.servicer import SyncServicer
 
         self.hub = hub
         self.stub = Stub(
-            SyncServicer(hub.log, hub.upload, hub.commits, hub.query, hub.watch),
+            SyncServicer(hub.log, hub.upload, hub.commits, hub.query, hub.watch, Freshness(hub.bus, hub.log)),
             Caller(device.principal, device.device_id, "token"),
         )
         self.directory = directory

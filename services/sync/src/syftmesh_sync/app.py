@@ -20,6 +20,7 @@ from syftmesh_kit.journal import Journaler, JournalMetrics
 from syftmesh_kit.object_store import ObjectStore, storage_check
 from syftmesh_kit.waiting import Waiting
 
+from syftmesh_sync.adapters.freshness import Freshness
 from syftmesh_sync.adapters.key_log import KeyLog
 from syftmesh_sync.adapters.object_shelf import ObjectShelf
 from syftmesh_sync.adapters.operation_ledger import OperationLedger
@@ -165,6 +166,7 @@ async def build(
         commit,
         Query(log, shelf, clock),
         Watch(log, clock, settings.heartbeat_s),
+        Freshness(bus, log),
     )
     journaler = None
     if settings.journal:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mesh.sync.v1 import sync_pb2
-from syftmesh_core.errors import PermissionDenied
+from syftmesh_core.errors import InvalidInput, PermissionDenied
+from syftmesh_core.principal import normalise_principal
 from syftmesh_core.record import SignedRecord
 from syftmesh_kit import filelog
 from syftmesh_kit.caller import Caller
@@ -44,6 +45,17 @@ def uploader(caller: Caller) -> Uploader:
 def requester(caller: Caller) -> str:
     """Return who reads; a service has no rights of its own and reads what everyone may."""
     return caller.requester
+
+
+def sites(paths: Iterable[str]) -> set[str]:
+    """Return the datasites that `paths` lie in, as far as they name any: what is malformed is refused later."""
+    found = set()
+    for first in {path.partition("/")[0] for path in paths}:
+        try:
+            found.add(normalise_principal(first))
+        except InvalidInput:
+            continue
+    return found
 
 
 def object_specs(objects: Iterable[sync_pb2.ObjectSpec]) -> list[ObjectSpec]:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
 from mesh.sync.v1 import sync_service_pb2 as pb
@@ -59,6 +59,14 @@ class ChangeFeed(Protocol):
         ...
 
 
+class PolicyFreshness(Protocol):
+    """Keeps answers from being older than what was revoked."""
+
+    async def require(self, requester: str, sites: Iterable[str]) -> None:
+        """Return once the newest policy of `sites` is in the model; raises Unavailable when it does not come."""
+        ...
+
+
 class SyncServicer(pb_grpc.SyncServiceServicer):
     """The handlers.
 
@@ -68,16 +76,24 @@ class SyncServicer(pb_grpc.SyncServiceServicer):
         commit: Use case.
         query: Use case.
         watch: The change feed.
+        freshness: Asked before others than the owner read.
     """
 
     def __init__(
-        self, log: FileLog, upload: OpenUpload, commit: Commit, query: Query, watch: ChangeFeed
+        self,
+        log: FileLog,
+        upload: OpenUpload,
+        commit: Commit,
+        query: Query,
+        watch: ChangeFeed,
+        freshness: PolicyFreshness,
     ) -> None:
         self._log = log
         self._upload = upload
         self._commit = commit
         self._query = query
         self._watch = watch
+        self._freshness = freshness
 
     async def OpenUpload(self, request: pb.OpenUploadRequest, context: Any) -> pb.OpenUploadResponse:
         """Give URLs for the objects of an operation."""
@@ -120,19 +136,24 @@ class SyncServicer(pb_grpc.SyncServiceServicer):
     async def ListFiles(self, request: pb.ListFilesRequest, context: Any) -> pb.ListFilesResponse:
         """List live files below a prefix."""
         asker = convert.requester(current_caller())
+        await self._freshness.require(asker, convert.sites([request.prefix]))
         page = self._query.page(asker, request.prefix, request.page_size, request.page_token)
         entries = [convert.entry_message(entry) for entry in page.entries]
         return pb.ListFilesResponse(entries=entries, next_page_token=page.next_token)
 
     async def StatFiles(self, request: pb.StatFilesRequest, context: Any) -> pb.StatFilesResponse:
         """Give the live records of paths."""
-        entries = self._query.stat(convert.requester(current_caller()), request.paths)
+        asker = convert.requester(current_caller())
+        await self._freshness.require(asker, convert.sites(request.paths))
+        entries = self._query.stat(asker, request.paths)
         cursor = convert.cursor_message(self._log.position)
         return pb.StatFilesResponse(entries=[convert.entry_message(e) for e in entries], cursor=cursor)
 
     async def OpenDownload(self, request: pb.OpenDownloadRequest, context: Any) -> pb.OpenDownloadResponse:
         """Give URLs for the bytes of live files."""
-        found = self._query.downloads(convert.requester(current_caller()), request.paths)
+        asker = convert.requester(current_caller())
+        await self._freshness.require(asker, convert.sites(request.paths))
+        found = self._query.downloads(asker, request.paths)
         return pb.OpenDownloadResponse(targets=[convert.download_message(download) for download in found])
 
     async def ListVersions(self, request: pb.ListVersionsRequest, context: Any) -> pb.ListVersionsResponse:
