@@ -258,7 +258,9 @@ def _concerned(rule: Rule, level: Level, why: str, requester: str, groups: Group
     denied = rule.deny.groups
     if why == DENIED_BY_RULE:
         return tuple(name for name in denied if requester in groups.get(name, ()))
-    granting = rule.access.granted(level).groups if why == NOT_LISTED and is_authenticated(requester) else ()
+    granting = rule.access.groups(level)
+    if not granting or why != NOT_LISTED or not is_authenticated(requester):
+        return ()
     # Whoever joins a group is also in those that hold it: a denied group that holds all its members may be one.
     bars = [groups.get(name, frozenset()) for name in denied]
     return tuple(name for name in granting if not any(bar >= groups.get(name, frozenset()) for bar in bars))

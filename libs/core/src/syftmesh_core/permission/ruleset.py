@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final
 
 from syftmesh_core.permission.entry import NOBODY, EntryList, Groups, join
@@ -25,7 +24,7 @@ class Level(StrEnum):
 # Python 3.11 looks a member of an enum up ten times as slowly as a name of the module.
 _READ, _CREATE, _WRITE = Level.READ, Level.CREATE, Level.WRITE
 
-_NO_EXACT: Final[Mapping[str, Rule]] = MappingProxyType({})
+_NO_EXACT: Final[Mapping[str, Rule]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,12 @@ class Access:
     def granted(self, level: Level) -> EntryList:
         """Return who has `level`, by itself or by a level that contains it."""
         return join(self._lists(level))
+
+    def groups(self, level: Level) -> tuple[str, ...]:
+        """Return the names of the groups that `granted` holds, each once."""
+        own, write, admin = self._lists(level)
+        names = own.groups + write.groups + admin.groups
+        return tuple(dict.fromkeys(names)) if names else ()
 
     def _lists(self, level: Level) -> tuple[EntryList, EntryList, EntryList]:
         if level is _READ:

@@ -61,7 +61,7 @@ class _Directory:
     children: Mapping[str, _Directory]
 
 
-_NO_CHILDREN: Final[Mapping[str, _Directory]] = MappingProxyType({})
+_NO_CHILDREN: Final[Mapping[str, _Directory]] = {}
 _EMPTY: Final = _Directory(None, _NO_CHILDREN)
 
 NO_GROUPS: Final[Groups] = MappingProxyType({})
