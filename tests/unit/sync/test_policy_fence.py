@@ -152,3 +152,34 @@ async def test_a_lost_acknowledgement_of_a_policy_change_is_found_when_sent_agai
     (outcome,) = await hub.commit(SITE, signed)
     assert outcome.status is Status.OK
     assert sum(m.subject.startswith("files.") for m in hub.bus.messages) == 2
+
+
+async def test_a_reader_is_answered_only_with_the_newest_policy_and_the_owner_always(hub, mesh):
+    from syftmesh_sync.adapters.freshness import Freshness
+
+    rules, _ = await hub.write(RULES, WRITERS)
+    asked = []
+
+    class Bus:
+        async def last_message(self, name, *, stream=""):
+            asked.append((name, stream))
+            return await hub.bus.last_message(name)
+
+    waited, here = [], hub.log.position.sequence
+
+    async def wait_for(sequence: int, timeout_s: float) -> bool:
+        waited.append(sequence)
+        return sequence <= here
+
+    fresh = Freshness(Bus(), hub.log)
+    hub.log.wait_for = wait_for
+    await fresh.require(SITE, [SITE])
+    assert asked == []
+    await fresh.require(BOB, [SITE, SITE, BOB])
+    assert (asked, waited) == ([(fence_subject(SITE), "FILES")], [hub.log.site(SITE).fence])
+    for out in policy_change(hub, mesh, RULES, NOBODY, rules):  # appended elsewhere, and not seen here yet
+        hub.bus._store(out.subject, out.payload, "other")
+    with pytest.raises(Unavailable) as behind:
+        await fresh.require(BOB, [SITE])
+    assert behind.value.reason == "LOG_BEHIND"
+    await fresh.require(SITE, [SITE])
