@@ -438,3 +438,35 @@ def test_stored_call_of_another_replica_does_not_overtake_a_direct_one_on_its_wa
         running.cancel()
 
     _simple(scenario)
+
+
+class FailsFirst(Disk):
+    """A log that is away at the first look, before anything could be done."""
+
+    is_there: bool = False
+
+    async def arrivals(self, site: str) -> AsyncGenerator[str, None]:
+        if not self.is_there:
+            self.is_there = True
+            raise Unavailable("away", reason="GONE")
+        async for sender in Disk.arrivals(self, site):
+            yield sender
+
+
+def test_what_waits_is_delivered_though_the_log_failed_before_its_worker_began() -> None:
+    async def story() -> list[str]:
+        disk, site = FailsFirst(), Site()
+        holder = delivery(disk, site, 1)
+        await holder.submit(call(1, "a@x.example"), store=True)
+        with pytest.raises(ExceptionGroup):
+            await holder.run()
+        running = asyncio.create_task(holder.run())
+        async with asyncio.timeout(100):
+            while disk.calls:
+                await asyncio.sleep(0.1)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+        return site.inbox
+
+    assert run(story()) == [call(1, "a@x.example").envelope.call_id]

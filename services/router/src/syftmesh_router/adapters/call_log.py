@@ -25,6 +25,7 @@ from syftmesh_router.domain.ports import StoredCall
 from syftmesh_router.domain.record import Reply
 
 _ACK_WAIT_S: Final = 30.0
+_RECONNECT_S: Final = 60.0
 _SETTINGS: Final = ConsumerSettings(ack_wait_s=_ACK_WAIT_S, batch=64)
 _ALREADY_DELETED: Final = 10057
 """JSStreamMsgDeleteFailedF: what the server says of a message that is not there."""
@@ -108,6 +109,7 @@ class JetStreamCallLog:
     async def _senders(self, site: str) -> list[str]:
         """Return who has stored calls to `site` now."""
         wanted = subject.calls_to(site)
+        await self._bus.wait_connected(_RECONNECT_S)
         try:
             found = await self._bus.jetstream.stream_info(subject.CALLS, subjects_filter=wanted)
         except (nats.errors.Error, TimeoutError) as error:

@@ -128,7 +128,8 @@ class SiteDelivery:
         """Look at the stored calls of `sender`."""
         line = self._lines.setdefault(sender, _Line())
         line.woken = True
-        if self._tasks is not None and line.worker is None:
+        # One that was cancelled before its first step is done, and could not say so itself.
+        if self._tasks is not None and (line.worker is None or line.worker.done()):
             line.worker = self._tasks.create_task(self._work(sender, line))
 
     async def run(self) -> None:
@@ -144,6 +145,7 @@ class SiteDelivery:
                         async for sender in senders:
                             self.wake(sender)
                 finally:
+                    self._tasks = None
                     tasks.end()
         finally:
             self._tasks = None

@@ -29,6 +29,7 @@ class ConnectStream:
         self._requester = requester
         self._dispatch = dispatch
         self._out: asyncio.Queue[rpc.ConnectResponse | None] = asyncio.Queue()
+        self._taking: dict[str, asyncio.Event] = {}
         self._failure: MeshError | None = None
 
     async def run(self, frames: AsyncIterator[rpc.ConnectRequest]) -> AsyncIterator[rpc.ConnectResponse]:
@@ -59,7 +60,7 @@ class ConnectStream:
                         raise InvalidInput("A frame is a call or the id of one.", reason="FRAME_INVALID")
                     await permits.acquire()
                     # Tasks start in the order in which they are made, and calls are taken in that order.
-                    work = self._call(frame) if kind == "call" else self._await(frame.await_call_id)
+                    work = self._call(frame) if kind == "call" else self._ask(frame.await_call_id)
                     tasks.create_task(work).add_done_callback(lambda _: permits.release())
         except* MeshError as group:
             self._failure = next(error for error in group.exceptions if isinstance(error, MeshError))
@@ -68,12 +69,23 @@ class ConnectStream:
 
     async def _call(self, frame: rpc.ConnectRequest) -> None:
         call_id = frame.call.envelope.call_id
+        taking = self._taking[call_id] = asyncio.Event()
         try:
             message = convert.call_of(frame.call)
             await self._dispatch.accept(self._requester, message, store=False)
         except MeshError as error:
             self._refuse(call_id, error)
             return
+        finally:
+            self._taking.pop(call_id, None)
+            taking.set()
+        await self._await(call_id)
+
+    async def _ask(self, call_id: str) -> None:
+        # A call that came before it on this stream may not be written down yet.
+        taking = self._taking.get(call_id)
+        if taking is not None:
+            await taking.wait()
         await self._await(call_id)
 
     async def _await(self, call_id: str) -> None:
