@@ -410,6 +410,22 @@ async def test_open_stream_ends_when_its_token_is_revoked() -> None:
         assert caught.value.reason == "TOKEN_REVOKED"
 
 
+async def test_stream_that_is_revoked_while_a_message_is_written_is_told_so() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def revoke_behind(value: str) -> str:
+        # The next turn of the loop is that in which gRPC waits for the write of this message.
+        loop.call_soon(rig.verifier.revoke, Revocation(device_id="device-1"))
+        return value
+
+    async with running(revoke_behind) as rig:
+        stream = rig.stream("unary_stream", "UnaryStream")(StringValue(value="x" * 2**20), timeout=10)
+        with pytest.raises(Unauthenticated) as caught:
+            async for _ in stream:
+                pass
+        assert caught.value.reason == "TOKEN_REVOKED"
+
+
 @pytest.mark.parametrize("size_bytes", [5 * 2**20, 9 * 2**20], ids=["our limit", "limit of the transport"])
 async def test_message_above_the_limit_is_refused_with_a_reason(size_bytes: int) -> None:
     async with running() as rig:

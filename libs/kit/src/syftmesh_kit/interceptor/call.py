@@ -36,6 +36,9 @@ GUEST_METHODS: Final = frozenset(
 )
 """All that a guest may call, besides what needs no token: reading, and asking what it may read."""
 
+WRITE_S: Final = 2.0
+"""Seconds that a revoked caller has to take the message that is being written to it."""
+
 _QUIET: Final = ("/grpc.health.v1.", "/grpc.reflection.")
 
 
@@ -69,9 +72,8 @@ class Pipeline:
         """End the open calls that were made with what `revocation` covers."""
         for call in list(self.open):
             # An open call's token is older than its revocation: the time of issue needs no comparing.
-            if call.caller is not None and call.task is not None and revocation.covers(call.caller, 0):
-                call.revoked = True
-                call.task.cancel()
+            if call.caller is not None and revocation.covers(call.caller, 0):
+                call.end_revoked()
 
 
 class CallScope:
@@ -84,6 +86,7 @@ class CallScope:
         "_pipeline",
         "_span",
         "_started_s",
+        "_writing",
         "bytes_in",
         "bytes_out",
         "caller",
@@ -103,6 +106,7 @@ class CallScope:
         self.caller: Caller | None = None
         self.task: asyncio.Task[Any] | None = None
         self.revoked = False
+        self._writing = False
 
     async def __aenter__(self) -> Self:
         pipeline = self._pipeline
@@ -150,6 +154,34 @@ class CallScope:
         self.bytes_out += len(raw)
         return raw
 
+    def begin_write(self) -> None:
+        """Leave the handler: until `end_write` gRPC itself waits, for the client to take a message."""
+        self._writing = True
+
+    def end_write(self) -> None:
+        """Be back in the handler.
+
+        Raises:
+            Unauthenticated: The caller was revoked meanwhile (TOKEN_REVOKED).
+        """
+        self._writing = False
+        if self.revoked:
+            raise _revoked()
+
+    def end_revoked(self) -> None:
+        """End the call: at once, or behind the message that is being written.
+
+        A cancellation that meets gRPC's own write ends the call without a status, and the client waits for ever.
+        Who does not take that message within `WRITE_S` is cut off all the same.
+        """
+        self.revoked = True
+        if self.task is None:
+            return
+        if self._writing:
+            asyncio.get_running_loop().call_later(WRITE_S, self.task.cancel)
+        else:
+            self.task.cancel()
+
     def _authenticate(self, header: str) -> Caller | None:
         verifier = self._pipeline.verifier
         if verifier is None or not header.startswith(_BEARER):
@@ -178,7 +210,7 @@ class CallScope:
         if isinstance(error, asyncio.CancelledError) and self.revoked:
             if self.task is not None:
                 self.task.uncancel()
-            error = Unauthenticated("The access token has been revoked.", reason="TOKEN_REVOKED")
+            error = _revoked()
         failure: MeshError | None = None
         code, reason = "OK", ""
         if isinstance(error, MeshError):
@@ -216,6 +248,10 @@ class CallScope:
         )
         if self._span is not None:
             end_span(*self._span)
+
+
+def _revoked() -> Unauthenticated:
+    return Unauthenticated("The access token has been revoked.", reason="TOKEN_REVOKED")
 
 
 def _aborted_code(context: Any) -> str:

@@ -173,7 +173,10 @@ def _stream(behaviour: _Handler, scope: _Scopes, encode: Any, *, stream: bool = 
                 await responses
                 return
             async for response in responses:
-                yield call.give(encode(response))
+                raw = call.give(encode(response))
+                call.begin_write()
+                yield raw
+                call.end_write()
 
     return handle
 
