@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 
 import pytest
 from syftmesh_core.errors import InvalidInput, LimitExceeded, Unavailable, WrongState
@@ -212,7 +213,7 @@ async def test_listing_pages_in_path_order_through_what_may_be_read(hub):
         await hub.write(f"{SITE}/{name}", name.encode())
     token, names, pages = "", [], 0
     while True:
-        page = hub.query.page(BOB, f"{SITE}/d/", 2, token)
+        page = await hub.query.page(BOB, f"{SITE}/d/", 2, token)
         names += [e.text.removeprefix(f"{SITE}/") for e in page.entries]
         pages += 1
         token = page.next_token
@@ -222,10 +223,27 @@ async def test_listing_pages_in_path_order_through_what_may_be_read(hub):
     assert pages == 2
 
 
+async def test_a_page_token_names_no_file_that_the_caller_may_not_read(hub):
+    await hub.write(f"{SITE}/syft.pub.yaml", OPEN)
+    await hub.write(f"{SITE}/d/shut/syft.pub.yaml", SHUT)
+    for number in range(300):
+        await hub.write(f"{SITE}/d/shut/secret-{number:03}", b"")
+    await hub.write(f"{SITE}/d/a", b"1")
+    last = await hub.query.page(BOB, f"{SITE}/d", 1, "")
+    assert ([e.text for e in last.entries], last.next_token) == ([f"{SITE}/d/a"], "")
+    await hub.write(f"{SITE}/d/z", b"2")
+    first = await hub.query.page(BOB, f"{SITE}/d", 1, "")
+    assert base64.urlsafe_b64decode(first.next_token).decode() == f"{SITE}/d/a"
+    following = await hub.query.page(BOB, f"{SITE}/d", 1, first.next_token)
+    assert ([e.text for e in following.entries], following.next_token) == ([f"{SITE}/d/z"], "")
+    stranger = await hub.query.page("eve@evil.example", f"{SITE}/d/shut", 1, "")
+    assert (stranger.entries, stranger.next_token) == ([], "")
+
+
 @pytest.mark.parametrize("token", ["%%%", "aGVsbG8=", "eA"])
 async def test_a_foreign_page_token_is_refused(hub, token):
     with pytest.raises(InvalidInput) as refused:
-        hub.query.page(SITE, SITE, 10, token)
+        await hub.query.page(SITE, SITE, 10, token)
     assert refused.value.reason == "PAGE_INVALID"
 
 

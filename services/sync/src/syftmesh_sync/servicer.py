@@ -137,7 +137,7 @@ class SyncServicer(pb_grpc.SyncServiceServicer):
         """List live files below a prefix."""
         asker = convert.requester(current_caller())
         await self._freshness.require(asker, convert.sites([request.prefix]))
-        page = self._query.page(asker, request.prefix, request.page_size, request.page_token)
+        page = await self._query.page(asker, request.prefix, request.page_size, request.page_token)
         entries = [convert.entry_message(entry) for entry in page.entries]
         return pb.ListFilesResponse(entries=entries, next_page_token=page.next_token)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Sequence
@@ -21,8 +22,8 @@ MAX_DOWNLOADS: Final = 64
 DEFAULT_PAGE: Final = 500
 MAX_PAGE: Final = 5000
 _MAX_PAGE_BYTES: Final = 3 * 1024 * 1024
-_MAX_SCANNED: Final = 5000
-"""Files looked at for one page, so that what a caller may not read costs no more than what it may."""
+_SLICE: Final = 256
+"""Files looked at between two chances for other work of the same thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,11 @@ class Query:
         found = [self._readable(requester, path) for path in paths]
         return [entry for entry in found if entry is not None]
 
-    def page(self, requester: str, prefix: str, size: int, token: str) -> Page:
+    async def page(self, requester: str, prefix: str, size: int, token: str) -> Page:
         """Return a page of the live files below `prefix` that `requester` may read.
 
-        A page may be short, or empty, and not the last.
+        A token names the last file that was given, never one that was only looked at: a listing tells nobody the
+        names of files that they may not read, nor whether there are any.
 
         Args:
             requester: Who asks.
@@ -82,21 +84,26 @@ class Query:
         directory = str(parse_path(prefix, drop_trailing_slash=True))
         if size < 0:
             raise InvalidInput("A page size is not negative.", reason="PAGE_INVALID")
-        after = _after(token, directory)
-        self._log.check()
-        site = self._log.site(directory.partition("/")[0])
+        last = _after(token, directory)
         limit, now_ms = min(size or DEFAULT_PAGE, MAX_PAGE), self._clock.now_ms()
         entries: list[Entry] = []
-        last, size_bytes = "", 0
-        for entry in islice(site.below(directory, after=after), _MAX_SCANNED):
-            last = entry.text
-            if may_read(site.tree, requester, entry.path, now_ms):
+        size_bytes, more = 0, True
+        while more:
+            self._log.check()
+            site = self._log.site(directory.partition("/")[0])
+            found = list(islice(site.below(directory, after=last), _SLICE))
+            for entry in found:
+                if not may_read(site.tree, requester, entry.path, now_ms):
+                    continue
+                if len(entries) == limit or size_bytes > _MAX_PAGE_BYTES:
+                    return Page(entries, base64.urlsafe_b64encode(entries[-1].text.encode()).decode())
                 entries.append(entry)
                 size_bytes += _size(entry)
-                if len(entries) == limit or size_bytes > _MAX_PAGE_BYTES:
-                    break
-        more = bool(last) and next(site.below(directory, after=last), None) is not None
-        return Page(entries, base64.urlsafe_b64encode(last.encode()).decode() if more else "")
+            more = len(found) == _SLICE
+            if more:
+                last = found[-1].text
+                await asyncio.sleep(0)
+        return Page(entries, "")
 
     def downloads(self, requester: str, paths: Sequence[str]) -> list[Download]:
         """Return where to get each of `paths`, in their order.
