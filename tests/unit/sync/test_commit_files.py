@@ -315,8 +315,9 @@ async def test_create_adds_and_does_not_change(hub, mesh):
     await hub.write(f"{SITE}/drop/syft.pub.yaml", b"rules: [{pattern: '**', access: {create: [USER]}}]\n")
     signed, added = await hub.write(f"{SITE}/drop/x", b"1", who=BOB)
     _, changed = await hub.write(f"{SITE}/drop/x", b"2", who=BOB, replaces=signed)
+    (deleted,) = await hub.commit(BOB, mesh.record(f"{SITE}/drop/x", None, hub.device(BOB), replaces=signed))
     assert added.status is Status.OK
-    assert reason(changed) == (Status.DENIED, "PERMISSION_DENIED")
+    assert reason(changed) == reason(deleted) == (Status.DENIED, "PERMISSION_DENIED")
 
 
 async def test_rules_of_a_datasite_are_not_written_by_who_may_write_files(hub, mesh):

@@ -220,7 +220,7 @@ def deciding_rule_key(tree: RuleTree, path: MeshPath, requester: str, now_ms: in
     Raises:
         Internal: `tree` is of another datasite.
     """
-    deciding = None if path.is_rules_file else find_deciding(tree, path, now_ms)
+    deciding = None if path.is_policy_file else find_deciding(tree, path, now_ms)
     if deciding is None or deciding.rule is None:
         return None
     if deciding.rule.pattern.is_personal and not is_own(deciding, requester, now_ms):
@@ -276,7 +276,7 @@ def _exceeded(file: RuleFile, rule: Rule, limits: Limits, question: Question) ->
     if limits.max_file_size_bytes is not None and size is not None and size > limits.max_file_size_bytes:
         return LIMIT_FILE_SIZE
     live = question.live_files
-    if limits.max_files is None or live is None or question.path.is_rules_file:
+    if limits.max_files is None or live is None or question.path.is_policy_file:
         return ""
     others = live if isinstance(live, int) else live(_key(file, rule, question.requester))
     return LIMIT_FILE_COUNT if others + 1 > limits.max_files else ""

@@ -67,7 +67,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SERVER_UNREACHABLE: _ErrorReason.ValueType  # 102
     """No service answers at the address: check it and the network, then try again."""
     ERROR_REASON_BATCH_SIZE: _ErrorReason.ValueType  # 103
-    """A batch has no message or more than 500: split it."""
+    """A batch has nothing in it or more than is taken at once; metadata names the limit: split it."""
     ERROR_REASON_SUBJECT_INVALID: _ErrorReason.ValueType  # 104
     """A name cannot be a subject of the bus: use plain letters, digits, dots and dashes."""
     ERROR_REASON_KEY_INVALID: _ErrorReason.ValueType  # 105
@@ -241,7 +241,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ENTRY_INVALID: _ErrorReason.ValueType  # 306
     """Not an entry of a rule's list: metadata says why."""
     ERROR_REASON_RULES_INVALID: _ErrorReason.ValueType  # 307
-    """A rule file is refused; metadata names the line and why: correct it, nothing was stored."""
+    """A rule or groups file is refused; metadata names the line and why: correct it, nothing was stored."""
     ERROR_REASON_RULES_MISSING: _ErrorReason.ValueType  # 308
     """There is no rule file above the path that the caller may read."""
     ERROR_REASON_RULES_UNTRUSTED: _ErrorReason.ValueType  # 309
@@ -992,7 +992,7 @@ ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 101
 ERROR_REASON_SERVER_UNREACHABLE: ErrorReason.ValueType  # 102
 """No service answers at the address: check it and the network, then try again."""
 ERROR_REASON_BATCH_SIZE: ErrorReason.ValueType  # 103
-"""A batch has no message or more than 500: split it."""
+"""A batch has nothing in it or more than is taken at once; metadata names the limit: split it."""
 ERROR_REASON_SUBJECT_INVALID: ErrorReason.ValueType  # 104
 """A name cannot be a subject of the bus: use plain letters, digits, dots and dashes."""
 ERROR_REASON_KEY_INVALID: ErrorReason.ValueType  # 105
@@ -1166,7 +1166,7 @@ ERROR_REASON_PATTERN_INVALID: ErrorReason.ValueType  # 305
 ERROR_REASON_ENTRY_INVALID: ErrorReason.ValueType  # 306
 """Not an entry of a rule's list: metadata says why."""
 ERROR_REASON_RULES_INVALID: ErrorReason.ValueType  # 307
-"""A rule file is refused; metadata names the line and why: correct it, nothing was stored."""
+"""A rule or groups file is refused; metadata names the line and why: correct it, nothing was stored."""
 ERROR_REASON_RULES_MISSING: ErrorReason.ValueType  # 308
 """There is no rule file above the path that the caller may read."""
 ERROR_REASON_RULES_UNTRUSTED: ErrorReason.ValueType  # 309
