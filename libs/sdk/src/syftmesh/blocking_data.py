@@ -14,8 +14,9 @@ from syftmesh_core.record import FileRecord
 from syftmesh.blocking_rule import RuleDesk
 from syftmesh.card import DatasetCard
 from syftmesh.dataset import AsyncDataset, AsyncDatasets, AsyncMock
+from syftmesh.device import Device, DeviceEnd
 from syftmesh.file import AsyncFiles
-from syftmesh.key import AsyncKeys, Device, KeyInfo
+from syftmesh.key import AsyncKeys, KeyInfo
 from syftmesh.permission import AsyncPermissions, Decision, Explanation, Question, Readers, Token
 from syftmesh.portal import Portal
 from syftmesh.rpc import RESULT_S, AsyncRpc
@@ -231,7 +232,7 @@ class Rpc:
 
 
 class Keys:
-    """Looks at keys."""
+    """Looks at keys, and ends own devices."""
 
     def __init__(self, portal: Portal, keys: AsyncKeys) -> None:
         self._portal = portal
@@ -248,3 +249,7 @@ class Keys:
     def devices(self, email: str | None = None) -> list[Device]:
         """See `AsyncKeys.devices`."""
         return self._portal.run(self._keys.devices(email))
+
+    def revoke_device(self, device_id: str) -> DeviceEnd:
+        """See `AsyncKeys.revoke_device`."""
+        return self._portal.run(self._keys.revoke_device(device_id))

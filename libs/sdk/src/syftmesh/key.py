@@ -8,6 +8,8 @@ from syftmesh_client.node import Node
 from syftmesh_core.identity.safety_number import safety_number
 from syftmesh_core.principal import normalise_principal
 
+from syftmesh.device import Device, DeviceEnd, devices_of, end_device
+
 
 @dataclass(frozen=True, slots=True)
 class KeyInfo:
@@ -32,19 +34,8 @@ class KeyInfo:
     known: int
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A device of a verified device list: its id, key epoch, whether it serves calls and may sign, its key."""
-
-    device_id: str
-    epoch: int
-    serves: bool
-    admin: bool
-    signing_key: str
-
-
 class AsyncKeys:
-    """Looks at keys."""
+    """Looks at keys, and ends own devices."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -76,6 +67,21 @@ class AsyncKeys:
         return safety_number(self._node.principal, self._node.keystore.own_root, other, keys.root)
 
     async def devices(self, email: str | None = None) -> list[Device]:
-        """Return the verified devices of somebody, of oneself by default; raises as `verify`."""
-        keys = await self._node.directory.devices_of(email or self._node.principal, refresh=True)
-        return [Device(d.device_id, d.epoch, d.serves, d.admin, d.signing_key.hex()) for d in keys.devices]
+        """Return the devices of somebody, of oneself by default; raises as `verify`.
+
+        Of others these are the verified devices; of oneself also those that only the hub knows.
+        """
+        return await devices_of(self._node, email or self._node.principal)
+
+    async def revoke_device(self, device_id: str) -> DeviceEnd:
+        """End an own device: nothing is sealed for it from now on, its login and open calls end everywhere.
+
+        Idempotent. After the own device itself the client is of no use any more.
+
+        Raises:
+            PermissionDenied: This device may not sign device lists (ADMIN_DEVICE_REQUIRED).
+            WrongState: It is the last admin device (LAST_ADMIN_DEVICE).
+            NotFound: There is no such device (DEVICE_UNKNOWN).
+            Conflict: The device list changes too quickly (DEVICE_LIST_STALE).
+        """
+        return await end_device(self._node, device_id)
