@@ -54,7 +54,7 @@ def devices(
     frame: Frame,
     whose: Annotated[
         str | None,
-        typer.Argument(metavar="EMAIL|revoke", help="Whose; you. Or `revoke`, which ends one of yours."),
+        typer.Argument(metavar="EMAIL/revoke", help="Whose; you. Or `revoke`, which ends one of yours."),
     ] = None,
     device_id: Annotated[str | None, typer.Argument(metavar="ID", help="After `revoke`: which one.")] = None,
 ) -> None:
