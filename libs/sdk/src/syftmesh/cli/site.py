@@ -78,7 +78,7 @@ def show(
 
     name = normalise_principal(site)
     with frame.client() as client:
-        devices = list(client.keys.devices(name))
+        devices = [device for device in client.keys.devices(name) if device.listed]
         datasets = [dataset.name for dataset in client.datasets.list(site=name)]
         status: object = None
         if name == client.email:

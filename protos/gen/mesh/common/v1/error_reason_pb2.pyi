@@ -223,6 +223,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Too many logins came from this address within an hour: metadata says when to try again."""
     ERROR_REASON_TOO_MANY_TRIES: _ErrorReason.ValueType  # 242
     """Too many wrong login codes came from this address: metadata says when to try again."""
+    ERROR_REASON_LAST_ADMIN_DEVICE: _ErrorReason.ValueType  # 243
+    """The device is the last one that may change the account: log out to end its login and keep it, or let an
+    administrator of the hub end the whole person.
+    """
     ERROR_REASON_PRINCIPAL_INVALID: _ErrorReason.ValueType  # 300
     """==== 300-399: Names, paths, rules and permissions.
 
@@ -253,7 +257,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BEHIND: _ErrorReason.ValueType  # 311
     """This replica has not seen what the consistency token names yet: ask again."""
     ERROR_REASON_ADMIN_DEVICE_REQUIRED: _ErrorReason.ValueType  # 312
-    """A rule file has to be signed by an admin device: write it with a person's own profile."""
+    """Rule files, groups and device lists have to be signed by an admin device: use a person's own profile."""
     ERROR_REASON_SITE_UNKNOWN: _ErrorReason.ValueType  # 313
     """There is no such datasite: check the address."""
     ERROR_REASON_CHANGE_MISSING: _ErrorReason.ValueType  # 314
@@ -1148,6 +1152,10 @@ ERROR_REASON_TOO_MANY_LOGINS: ErrorReason.ValueType  # 241
 """Too many logins came from this address within an hour: metadata says when to try again."""
 ERROR_REASON_TOO_MANY_TRIES: ErrorReason.ValueType  # 242
 """Too many wrong login codes came from this address: metadata says when to try again."""
+ERROR_REASON_LAST_ADMIN_DEVICE: ErrorReason.ValueType  # 243
+"""The device is the last one that may change the account: log out to end its login and keep it, or let an
+administrator of the hub end the whole person.
+"""
 ERROR_REASON_PRINCIPAL_INVALID: ErrorReason.ValueType  # 300
 """==== 300-399: Names, paths, rules and permissions.
 
@@ -1178,7 +1186,7 @@ ERROR_REASON_RULES_WITHHELD: ErrorReason.ValueType  # 310
 ERROR_REASON_BEHIND: ErrorReason.ValueType  # 311
 """This replica has not seen what the consistency token names yet: ask again."""
 ERROR_REASON_ADMIN_DEVICE_REQUIRED: ErrorReason.ValueType  # 312
-"""A rule file has to be signed by an admin device: write it with a person's own profile."""
+"""Rule files, groups and device lists have to be signed by an admin device: use a person's own profile."""
 ERROR_REASON_SITE_UNKNOWN: ErrorReason.ValueType  # 313
 """There is no such datasite: check the address."""
 ERROR_REASON_CHANGE_MISSING: ErrorReason.ValueType  # 314
