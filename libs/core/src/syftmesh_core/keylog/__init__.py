@@ -1,0 +1,1 @@
+"""The key log: entries, their Merkle tree, its tiles, proofs and signed heads, and who follows them."""
