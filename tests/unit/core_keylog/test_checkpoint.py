@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from syftmesh_core.errors import IntegrityFailure, InvalidInput, MeshError
 from syftmesh_core.keylog.checkpoint import LogKey, open_checkpoint, sign_checkpoint
 from syftmesh_core.keylog.merkle import EMPTY_HEAD, MAX_SIZE, TreeHead
-from syftmesh_core.keylog.note import MAX_NOTE_BYTES, NoteKey, sign_note
+from syftmesh_core.keylog.note import MAX_NOTE_BYTES, NoteKey, open_note, sign_note
 
 HEAD = TreeHead(20_852_163, bytes(range(32)))
 ROOT = base64.b64encode(HEAD.root).decode()
@@ -104,8 +104,30 @@ def test_wrong_signature_under_the_logs_name_and_id_is_refused_beside_a_good_one
     refused(f"{note}\u2014 {ORIGIN} {short}\n".encode(), log)
 
 
-def test_long_note_is_refused_before_it_is_read(log):
-    refused(b"\n" * (MAX_NOTE_BYTES + 1), log)
+@pytest.mark.parametrize(("name", "key_id"), [(ORIGIN, b"else"), ("hub.example/other", None)])
+def test_signature_that_shares_only_name_or_id_with_the_key_is_anothers(
+    held, log, checkpoint_of, name, key_id
+):
+    other = base64.b64encode((key_id or held.note_key.key_id) + bytes(64)).decode()
+    line = f"\u2014 {name} {other}\n"
+    assert open_checkpoint(checkpoint_of(HEAD) + line.encode(), log) == HEAD
+    refused(checkpoint_of(HEAD).partition(b"\n\n")[0] + f"\n\n{line}".encode(), log)
+
+
+def test_too_long_note_is_refused_though_signed(log, checkpoint_of):
+    line = f"\u2014 witness {base64.b64encode(bytes(9000)).decode()}\n".encode()
+    note = checkpoint_of(HEAD)
+    assert open_checkpoint(note + line * 10, log) == HEAD
+    assert len(note + line * 15) > MAX_NOTE_BYTES
+    refused(note + line * 15, log)
+
+
+def test_control_characters_are_refused_though_signed(held):
+    text = "a\x01b\n"
+    line = base64.b64encode(held.note_key.key_id + held.sign(text.encode())).decode()
+    with pytest.raises(IntegrityFailure) as caught:
+        open_note(f"{text}\n\u2014 {ORIGIN} {line}\n".encode(), held.note_key)
+    assert caught.value.reason == "LOG_HEAD_INVALID"
 
 
 def test_signer_with_another_key_signs_nothing(log, held_key):

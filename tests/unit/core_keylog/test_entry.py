@@ -52,7 +52,8 @@ def test_vectors_hold(held_key):
     tree, tips = CompactRange(), {}
     for vector in vectors["entries"]:
         payload = bytes.fromhex(vector["payload"])
-        entry = next_entry(tips.get(vector["principal"]), vector["principal"], vector["kind"], payload)
+        kind = PayloadKind(vector["kind"])
+        entry = next_entry(tips.get(vector["principal"]), vector["principal"], kind, payload)
         tips[vector["principal"]] = tip_of(entry)
         assert entry.to_bytes().hex() == vector["entry"]
         assert entry.leaf().hex() == vector["leaf"]
@@ -162,10 +163,21 @@ def test_missing_repeated_swapped_or_changed_entry_breaks_the_chain(count, data)
     assert caught.value.reason == "LOG_CHAIN_BROKEN"
 
 
+def test_chain_of_somebody_else_is_refused():
+    with pytest.raises(IntegrityFailure) as caught:
+        verify_chain(ALICE, chain_of(BOB, 2))
+    assert caught.value.reason == "LOG_CHAIN_BROKEN"
+
+
 def test_entry_follows_only_its_own_principals_tip():
     ours, theirs = chain_of(ALICE, 2), chain_of(BOB, 2)
     assert follow(follow(None, ours[0]), ours[1]) == tip_of(ours[1])
-    for tip, entry in ((None, ours[1]), (tip_of(theirs[0]), ours[1]), (tip_of(ours[0]), ours[0])):
+    for tip, entry in (
+        (None, ours[1]),
+        (tip_of(ours[0]), ours[0]),
+        (tip_of(ours[0]), replace(ours[1], version=3)),
+        (tip_of(theirs[0]), replace(ours[1], previous_leaf=theirs[0].leaf())),
+    ):
         with pytest.raises(IntegrityFailure) as caught:
             follow(tip, entry)
         assert caught.value.reason == "LOG_CHAIN_BROKEN"

@@ -134,6 +134,17 @@ def test_proof_with_more_or_fewer_hashes_is_refused(tree, data):
             refused(lambda wrong=wrong, verify=verify: verify(wrong))
 
 
+def test_bytes_moved_between_neighbours_are_refused(tree):
+    """Two hashes are hashed side by side: only their lengths say where one ends."""
+    leaf, (first, *rest) = leaf_at(tree, 0), inclusion_proof(0, SIZE, tree.nodes())
+    refused(lambda: verify_inclusion(leaf[:31], 0, [leaf[31:] + first, *rest], tree.head()))
+    old, beside, *others = consistency_proof(7, SIZE, tree.nodes())
+    moved = [old[1:], beside + old[:1], *others]
+    with pytest.raises(IntegrityFailure) as caught:
+        verify_consistency(tree.head(7), tree.head(), moved)
+    assert caught.value.reason == "LOG_PROOF_INVALID"
+
+
 def test_size_is_bound_by_the_signed_head_and_the_height_only(tree):
     """A proof leads to a root; sizes of one height can share it, so size and root come from one signed head."""
     proof, leaf = inclusion_proof(0, 5, tree.nodes()), leaf_at(tree, 0)

@@ -171,10 +171,10 @@ def parse_tile_path(path: str) -> Tile:
         InvalidInput: LOG_TILE_INVALID for a name that is not the one form of a tile.
     """
     found = _PATH.fullmatch(path)
-    level, index, width = found.groups() if found else ("", "", "")
-    if found is not None and (width is None or int(width) < WIDTH):
+    if found is not None:
+        level, index, width = found.groups()
         tile = Tile(int(level), int(re.sub("[x/]", "", index)), int(width or WIDTH))
-        if tile.path == path:  # neither zeroes in front nor a longer spelling
+        if tile.path == path:  # neither zeroes in front nor a full tile that is called partial
             return tile
     raise InvalidInput("This is no name of a tile of the key log.", reason="LOG_TILE_INVALID")
 
