@@ -51,11 +51,12 @@ def test_of_two_sessions_started_at_once_both_go_on_with_the_lower_key(new_pair,
 def test_sessions_started_at_once_agree_when_one_first_message_is_late(new_pair, winner, late):
     pair, firsts = started_at_once(new_pair, winner)
     slow, fast = pair[late], pair[1 - late]
+    lower = pair[winner].sessions.current.session_id
     slow.receive(firsts[1 - late])
     assert fast.receive(slow.send(b"answer")) == b"answer"
     assert fast.receive(firsts[late]) == b"from %d" % late
     assert slow.receive(fast.send(b"again")) == b"again"
-    assert current_ids(slow, fast) == {pair[winner].sessions.current.session_id}
+    assert current_ids(slow, fast) == {lower}
 
 
 def test_messages_of_the_losing_session_still_arrive(pair):
