@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from syftmesh_core.enc import encode
 from syftmesh_core.errors import IntegrityFailure, InvalidInput, LimitExceeded
 from syftmesh_core.object.chunk import MAX_CHUNK_BYTES, ChunkCipher, ChunkSecret, chunk_address
 
@@ -76,6 +78,14 @@ def test_a_chunk_under_another_key_is_refused(cipher, sealed):
 def test_a_valid_chunk_in_place_of_another_is_refused(cipher, sealed):
     _, other = cipher.seal_into(PLAIN, bytearray(64))
     assert refused(cipher.open_into, bytes(other), sealed[0], bytearray(64)) == "CHUNK_INVALID"
+
+
+def test_what_another_holder_of_the_key_sealed_is_refused(cipher, sealed, site):
+    secret, data = sealed
+    forged = AESGCM(secret.key).encrypt(bytes(12), PLAIN[::-1], encode("chunk", [site, 1]))
+    assert len(forged) == len(data)
+    assert bytes(cipher.decrypt_into(forged, secret, bytearray(64))) == PLAIN[::-1]
+    assert refused(cipher.open_into, forged, secret, bytearray(64)) == "CHUNK_INVALID"
 
 
 def test_a_lost_chunk_is_rebuilt_byte_for_byte(cipher, sealed):

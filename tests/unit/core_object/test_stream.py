@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from syftmesh_core.errors import IntegrityFailure, WrongState
+from syftmesh_core.errors import IntegrityFailure, LimitExceeded, WrongState
 from syftmesh_core.object.chunk import MAX_CHUNK_BYTES, ChunkCipher
 from syftmesh_core.object.pack import MAX_PACK_BYTES, reads_of
 from syftmesh_core.object.stream import FileOpener, FileSealer, PackRun, open_file, seal_file
@@ -63,6 +63,25 @@ def test_a_chunk_too_few_or_too_many_is_refused(site, stored, count, reason):
     with pytest.raises(IntegrityFailure) as caught:
         opened(stored, [*sealed, sealed[0]][:count], site)
     assert caught.value.reason == reason
+
+
+def test_what_is_missing_is_counted(site, stored):
+    with pytest.raises(IntegrityFailure) as caught:
+        opened(stored, stored.sealed()[:1], site)
+    assert caught.value.metadata == {"missing": "2"}
+
+
+def test_chunks_of_any_size_follow_each_other_and_a_too_long_one_changes_nothing(site, storing):
+    chunks = [bytes([n]) * size for n, size in enumerate((10, 5000, 1, 9000, MAX_CHUNK_BYTES, 3))]
+    stored = storing(chunks)
+    assert opened(stored, stored.sealed(), site) == b"".join(chunks)
+    run = PackRun()
+    sealer = FileSealer(ChunkCipher(site), run)
+    with pytest.raises(LimitExceeded):
+        sealer.seal(bytes(MAX_CHUNK_BYTES + 1))
+    sealer.seal(b"content")
+    run.close()
+    assert sealer.manifest(mode=0, mtime_ms=0).size_bytes == 7
 
 
 def test_a_chunk_of_another_file_or_datasite_is_refused(site, storing, stored):

@@ -23,6 +23,7 @@ from syftmesh_core.object.chunk import (
 )
 from syftmesh_core.object.manifest import Manifest
 from syftmesh_core.object.pack import ChunkRef, PackBuilder
+from syftmesh_core.sealed_container import TAG_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class FileSealer:
     def __init__(self, cipher: ChunkCipher, packs: PackRun) -> None:
         self._cipher = cipher
         self._packs = packs
-        self._buffer = bytearray(MAX_SEALED_CHUNK_BYTES)
+        self._buffer = bytearray()
         self._hash = blake3()
         self._size = 0
         self._placed: list[tuple[PackBuilder, int, ChunkSecret] | ChunkRef] = []
@@ -87,6 +88,10 @@ class FileSealer:
             InvalidInput: CHUNK_REFUSED for no bytes.
             LimitExceeded: CHUNK_TOO_LARGE above 4 MiB.
         """
+        needed = len(plaintext) + TAG_BYTES
+        if len(self._buffer) < needed <= MAX_SEALED_CHUNK_BYTES:
+            # Small files never pay for the largest chunk, and large ones grow a few times only.
+            self._buffer = bytearray(min(2 * needed, MAX_SEALED_CHUNK_BYTES))
         secret, sealed = self._cipher.seal_into(plaintext, self._buffer)
         pack, ended = self._packs.pack_for(len(plaintext))
         self._placed.append((pack, pack.add(sealed), secret))
