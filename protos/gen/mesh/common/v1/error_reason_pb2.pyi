@@ -353,6 +353,82 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The key store now holds another device: start the program again."""
     ERROR_REASON_KEYSTORE_UNWRITABLE: _ErrorReason.ValueType  # 435
     """The key store cannot be written: check free space and the folder's rights."""
+    ERROR_REASON_LOG_FORKED: _ErrorReason.ValueType  # 436
+    """The key log has two histories: send nothing, keep both heads, ask the operator of the hub."""
+    ERROR_REASON_LOG_ROLLBACK: _ErrorReason.ValueType  # 437
+    """A head of the key log is smaller than one seen before: ask again, then the operator."""
+    ERROR_REASON_LOG_HEAD_INVALID: _ErrorReason.ValueType  # 438
+    """A head of the key log is malformed, of another log, or its signature does not hold: check the pinned
+    key.
+    """
+    ERROR_REASON_LOG_PROOF_INVALID: _ErrorReason.ValueType  # 439
+    """A proof of the key log does not fit its place and size, or leads elsewhere: ask again."""
+    ERROR_REASON_LOG_ENTRY_INVALID: _ErrorReason.ValueType  # 440
+    """An entry of the key log is malformed: nothing of it is used."""
+    ERROR_REASON_LOG_CHAIN_BROKEN: _ErrorReason.ValueType  # 441
+    """An entry of the key log does not follow its principal's entry before: the log hides or invents one."""
+    ERROR_REASON_LOG_SCAN_INCOMPLETE: _ErrorReason.ValueType  # 442
+    """Fewer or more entries of the key log were read than its head says: read on."""
+    ERROR_REASON_LOG_SIZE_INVALID: _ErrorReason.ValueType  # 443
+    """An index or size lies outside of the key log: give one within."""
+    ERROR_REASON_LOG_TILE_INVALID: _ErrorReason.ValueType  # 444
+    """A stored part of the key log has another size than its name says: restore it from the journal."""
+    ERROR_REASON_LOG_KEY_INVALID: _ErrorReason.ValueType  # 445
+    """A name, origin or key of a key log cannot be used: give the one that was pinned."""
+    ERROR_REASON_PREKEY_INVALID: _ErrorReason.ValueType  # 446
+    """Signature, owner, suite or a key of a prekey bundle does not hold: fetch it again, report the
+    directory.
+    """
+    ERROR_REASON_PREKEY_EXPIRED: _ErrorReason.ValueType  # 447
+    """The prekeys of a device are too old, or of the future: its owner brings the device online."""
+    ERROR_REASON_SESSION_MESSAGE_INVALID: _ErrorReason.ValueType  # 448
+    """A message of a session is damaged, forged, repeated or too far ahead: the sender sends it again."""
+    ERROR_REASON_SESSION_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 449
+    """The body is above what a message of a session carries: seal it apart."""
+    ERROR_REASON_SESSION_MISSING: _ErrorReason.ValueType  # 450
+    """There is no session for this message: fetch a bundle and begin one."""
+    ERROR_REASON_SESSION_STATE_INVALID: _ErrorReason.ValueType  # 451
+    """A stored session is damaged, or of a newer program: begin a new one."""
+    ERROR_REASON_CHUNK_INVALID: _ErrorReason.ValueType  # 452
+    """A chunk is damaged, or not the one that its manifest names: fetch it again."""
+    ERROR_REASON_CHUNK_REFUSED: _ErrorReason.ValueType  # 453
+    """A chunk is empty or malformed, or its buffer has no room: correct what is given."""
+    ERROR_REASON_CHUNK_TOO_LARGE: _ErrorReason.ValueType  # 454
+    """A chunk is above 4 MiB: cut the file smaller."""
+    ERROR_REASON_CONTENT_INVALID: _ErrorReason.ValueType  # 455
+    """Chunks of a file are missing, or its digest is not the one of its manifest: fetch them again."""
+    ERROR_REASON_MANIFEST_INVALID: _ErrorReason.ValueType  # 456
+    """A manifest is damaged, or not of this file and version: fetch it again."""
+    ERROR_REASON_MANIFEST_REFUSED: _ErrorReason.ValueType  # 457
+    """A manifest cannot be written as it is given: correct the value named."""
+    ERROR_REASON_MANIFEST_TOO_LARGE: _ErrorReason.ValueType  # 458
+    """A manifest is above its limit: split the file."""
+    ERROR_REASON_PACK_FULL: _ErrorReason.ValueType  # 459
+    """A chunk does not fit into this pack any more: close it and begin another."""
+    ERROR_REASON_PACK_CLOSED: _ErrorReason.ValueType  # 460
+    """A pack was closed already: begin another."""
+    ERROR_REASON_PACK_OPEN: _ErrorReason.ValueType  # 461
+    """A pack is still being filled: close it first."""
+    ERROR_REASON_PACK_DAMAGED: _ErrorReason.ValueType  # 462
+    """The store gave another part of a pack than it was asked for: fetch it again."""
+    ERROR_REASON_KEY_WRAP_INVALID: _ErrorReason.ValueType  # 463
+    """A wrapped key does not open under this reader set: ask an owner or admin for a new one."""
+    ERROR_REASON_READER_SET_INVALID: _ErrorReason.ValueType  # 464
+    """A reader set is malformed, or its signature does not hold: ask an owner or admin for a new one."""
+    ERROR_REASON_READER_SET_REFUSED: _ErrorReason.ValueType  # 465
+    """A reader set cannot be made as it is asked for: correct the value named."""
+    ERROR_REASON_READER_SET_FORKED: _ErrorReason.ValueType  # 466
+    """There are two reader sets of one epoch: nothing is sealed to either; ask the owner."""
+    ERROR_REASON_GRANT_INVALID: _ErrorReason.ValueType  # 467
+    """A grant of keys is malformed, of another device, or not signed by who may: ask for a new one."""
+    ERROR_REASON_EPOCH_ROLLBACK: _ErrorReason.ValueType  # 468
+    """A reader set is older than one that is known: it was rolled back, and nothing is sealed to it."""
+    ERROR_REASON_EPOCH_AHEAD: _ErrorReason.ValueType  # 469
+    """The content is sealed for readers that are not known here yet: fetch the reader set, try again."""
+    ERROR_REASON_STALE_READERS: _ErrorReason.ValueType  # 470
+    """The readers have changed: seal for those of now."""
+    ERROR_REASON_TOO_MANY_WRAPS: _ErrorReason.ValueType  # 471
+    """More than 5,000 devices would read: name fewer readers."""
     ERROR_REASON_FILE_MISSING: _ErrorReason.ValueType  # 500
     """==== 500-599: Files and objects.
 
@@ -1282,6 +1358,82 @@ ERROR_REASON_KEYSTORE_REPLACED: ErrorReason.ValueType  # 434
 """The key store now holds another device: start the program again."""
 ERROR_REASON_KEYSTORE_UNWRITABLE: ErrorReason.ValueType  # 435
 """The key store cannot be written: check free space and the folder's rights."""
+ERROR_REASON_LOG_FORKED: ErrorReason.ValueType  # 436
+"""The key log has two histories: send nothing, keep both heads, ask the operator of the hub."""
+ERROR_REASON_LOG_ROLLBACK: ErrorReason.ValueType  # 437
+"""A head of the key log is smaller than one seen before: ask again, then the operator."""
+ERROR_REASON_LOG_HEAD_INVALID: ErrorReason.ValueType  # 438
+"""A head of the key log is malformed, of another log, or its signature does not hold: check the pinned
+key.
+"""
+ERROR_REASON_LOG_PROOF_INVALID: ErrorReason.ValueType  # 439
+"""A proof of the key log does not fit its place and size, or leads elsewhere: ask again."""
+ERROR_REASON_LOG_ENTRY_INVALID: ErrorReason.ValueType  # 440
+"""An entry of the key log is malformed: nothing of it is used."""
+ERROR_REASON_LOG_CHAIN_BROKEN: ErrorReason.ValueType  # 441
+"""An entry of the key log does not follow its principal's entry before: the log hides or invents one."""
+ERROR_REASON_LOG_SCAN_INCOMPLETE: ErrorReason.ValueType  # 442
+"""Fewer or more entries of the key log were read than its head says: read on."""
+ERROR_REASON_LOG_SIZE_INVALID: ErrorReason.ValueType  # 443
+"""An index or size lies outside of the key log: give one within."""
+ERROR_REASON_LOG_TILE_INVALID: ErrorReason.ValueType  # 444
+"""A stored part of the key log has another size than its name says: restore it from the journal."""
+ERROR_REASON_LOG_KEY_INVALID: ErrorReason.ValueType  # 445
+"""A name, origin or key of a key log cannot be used: give the one that was pinned."""
+ERROR_REASON_PREKEY_INVALID: ErrorReason.ValueType  # 446
+"""Signature, owner, suite or a key of a prekey bundle does not hold: fetch it again, report the
+directory.
+"""
+ERROR_REASON_PREKEY_EXPIRED: ErrorReason.ValueType  # 447
+"""The prekeys of a device are too old, or of the future: its owner brings the device online."""
+ERROR_REASON_SESSION_MESSAGE_INVALID: ErrorReason.ValueType  # 448
+"""A message of a session is damaged, forged, repeated or too far ahead: the sender sends it again."""
+ERROR_REASON_SESSION_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 449
+"""The body is above what a message of a session carries: seal it apart."""
+ERROR_REASON_SESSION_MISSING: ErrorReason.ValueType  # 450
+"""There is no session for this message: fetch a bundle and begin one."""
+ERROR_REASON_SESSION_STATE_INVALID: ErrorReason.ValueType  # 451
+"""A stored session is damaged, or of a newer program: begin a new one."""
+ERROR_REASON_CHUNK_INVALID: ErrorReason.ValueType  # 452
+"""A chunk is damaged, or not the one that its manifest names: fetch it again."""
+ERROR_REASON_CHUNK_REFUSED: ErrorReason.ValueType  # 453
+"""A chunk is empty or malformed, or its buffer has no room: correct what is given."""
+ERROR_REASON_CHUNK_TOO_LARGE: ErrorReason.ValueType  # 454
+"""A chunk is above 4 MiB: cut the file smaller."""
+ERROR_REASON_CONTENT_INVALID: ErrorReason.ValueType  # 455
+"""Chunks of a file are missing, or its digest is not the one of its manifest: fetch them again."""
+ERROR_REASON_MANIFEST_INVALID: ErrorReason.ValueType  # 456
+"""A manifest is damaged, or not of this file and version: fetch it again."""
+ERROR_REASON_MANIFEST_REFUSED: ErrorReason.ValueType  # 457
+"""A manifest cannot be written as it is given: correct the value named."""
+ERROR_REASON_MANIFEST_TOO_LARGE: ErrorReason.ValueType  # 458
+"""A manifest is above its limit: split the file."""
+ERROR_REASON_PACK_FULL: ErrorReason.ValueType  # 459
+"""A chunk does not fit into this pack any more: close it and begin another."""
+ERROR_REASON_PACK_CLOSED: ErrorReason.ValueType  # 460
+"""A pack was closed already: begin another."""
+ERROR_REASON_PACK_OPEN: ErrorReason.ValueType  # 461
+"""A pack is still being filled: close it first."""
+ERROR_REASON_PACK_DAMAGED: ErrorReason.ValueType  # 462
+"""The store gave another part of a pack than it was asked for: fetch it again."""
+ERROR_REASON_KEY_WRAP_INVALID: ErrorReason.ValueType  # 463
+"""A wrapped key does not open under this reader set: ask an owner or admin for a new one."""
+ERROR_REASON_READER_SET_INVALID: ErrorReason.ValueType  # 464
+"""A reader set is malformed, or its signature does not hold: ask an owner or admin for a new one."""
+ERROR_REASON_READER_SET_REFUSED: ErrorReason.ValueType  # 465
+"""A reader set cannot be made as it is asked for: correct the value named."""
+ERROR_REASON_READER_SET_FORKED: ErrorReason.ValueType  # 466
+"""There are two reader sets of one epoch: nothing is sealed to either; ask the owner."""
+ERROR_REASON_GRANT_INVALID: ErrorReason.ValueType  # 467
+"""A grant of keys is malformed, of another device, or not signed by who may: ask for a new one."""
+ERROR_REASON_EPOCH_ROLLBACK: ErrorReason.ValueType  # 468
+"""A reader set is older than one that is known: it was rolled back, and nothing is sealed to it."""
+ERROR_REASON_EPOCH_AHEAD: ErrorReason.ValueType  # 469
+"""The content is sealed for readers that are not known here yet: fetch the reader set, try again."""
+ERROR_REASON_STALE_READERS: ErrorReason.ValueType  # 470
+"""The readers have changed: seal for those of now."""
+ERROR_REASON_TOO_MANY_WRAPS: ErrorReason.ValueType  # 471
+"""More than 5,000 devices would read: name fewer readers."""
 ERROR_REASON_FILE_MISSING: ErrorReason.ValueType  # 500
 """==== 500-599: Files and objects.
 
