@@ -521,8 +521,9 @@ def test_helm_test_is_the_doctor(chart: Chart) -> None:
     doctor = named(chart.render(DEV), "Pod", "mesh-doctor")
     hook = doctor["metadata"]["annotations"]
     assert hook["helm.sh/hook"] == "test"
-    # Helm itself reads the log of a pod that ended well, for `helm test --logs`.
-    assert hook["helm.sh/hook-delete-policy"] == "before-hook-creation"
+    # What it says is shown, and nothing of it is left when the release is taken away.
+    assert hook["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+    assert hook["helm.sh/hook-output-log-policy"] == "hook-succeeded,hook-failed"
     args = doctor["spec"]["containers"][0]["args"]
     assert args[:3] == ["doctor", "--server", "https://mesh-gateway:443"]
     assert "--ca-file" in args

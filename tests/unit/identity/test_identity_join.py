@@ -17,10 +17,12 @@ from syftmesh_identity.domain.page import page_of
 
 ALICE, BOB, ADMIN = "alice@x.example", "bob@y.example", "admin@hub.example"
 
+RETRY = "device-one-asks-again"
+
 
 async def _refused(world, secret: str, principal: str = ALICE, device_id: str = "dev-1") -> None:
     with pytest.raises(Unauthenticated) as caught:
-        await world.join_tokens.redeem(secret, principal, device_id)
+        await world.join_tokens.redeem(secret, principal, device_id, RETRY)
     assert caught.value.reason == "JOIN_TOKEN_INVALID"
 
 
@@ -41,10 +43,20 @@ async def test_a_token_is_used_once(world):
     await _refused(world, secret, device_id="dev-1")
 
 
+@pytest.mark.parametrize("retry_id", ["", "short", "x" * 129, "not this one at all"])
+async def test_a_token_works_exactly_once_for_who_names_no_retry(world, retry_id):
+    _, secret = await world.join_tokens.create(ALICE, ALICE, "agent", 0)
+    await world.join_tokens.redeem(secret, ALICE, "dev-1", retry_id)
+    for again in (retry_id, RETRY):
+        with pytest.raises(Unauthenticated) as caught:
+            await world.join_tokens.redeem(secret, ALICE, "dev-1", again)
+        assert caught.value.reason == "JOIN_TOKEN_INVALID"
+
+
 async def test_a_device_whose_answer_was_lost_gets_another_and_the_first_is_dead(world):
     token, secret = await world.join_tokens.create(ALICE, ALICE, "agent", 0)
-    lost = await world.join_tokens.redeem(secret, ALICE, "dev-1")
-    again = await world.join_tokens.redeem(secret, ALICE, "dev-1")
+    lost = await world.join_tokens.redeem(secret, ALICE, "dev-1", RETRY)
+    again = await world.join_tokens.redeem(secret, ALICE, "dev-1", RETRY)
     with pytest.raises(Unauthenticated) as caught:
         await world.sessions.renew(lost.refresh_token)
     assert caught.value.reason == "REFRESH_INVALID"
@@ -67,15 +79,15 @@ async def test_a_redemption_that_was_cut_off_is_completed_by_the_next(world):
 
     world.stores.devices.before_write = cut  # the token is marked, nothing else was done
     with pytest.raises(ConnectionError):
-        await world.join_tokens.redeem(secret, ALICE, "dev-1")
+        await world.join_tokens.redeem(secret, ALICE, "dev-1", RETRY)
     await _refused(world, secret, device_id="dev-2")
-    pair = await world.join_tokens.redeem(secret, ALICE, "dev-1")
+    pair = await world.join_tokens.redeem(secret, ALICE, "dev-1", RETRY)
     await world.sessions.renew(pair.refresh_token)
 
 
 async def test_of_a_device_that_asks_twice_at_once_one_pair_stays(world):
     _, secret = await world.join_tokens.create(ALICE, ALICE, "agent", 0)
-    pairs = await asyncio.gather(*(world.join_tokens.redeem(secret, ALICE, "dev-1") for _ in range(3)))
+    pairs = await asyncio.gather(*(world.join_tokens.redeem(secret, ALICE, "dev-1", RETRY) for _ in range(3)))
     renewed = [world.sessions.renew(pair.refresh_token) for pair in pairs]
     results = await asyncio.gather(*renewed, return_exceptions=True)
     refused = [result for result in results if isinstance(result, Unauthenticated)]
@@ -84,11 +96,11 @@ async def test_of_a_device_that_asks_twice_at_once_one_pair_stays(world):
 
 async def test_a_logout_ends_the_second_chance_and_so_does_a_day(world):
     _, secret = await world.join_tokens.create(ALICE, ALICE, "agent", 7 * 24 * 3600)
-    pair = await world.join_tokens.redeem(secret, ALICE, "dev-1")
+    pair = await world.join_tokens.redeem(secret, ALICE, "dev-1", RETRY)
     await world.sessions.close(pair.refresh_token)
     await _refused(world, secret)
     _, other = await world.join_tokens.create(ALICE, ALICE, "agent", 7 * 24 * 3600)
-    await world.join_tokens.redeem(other, ALICE, "dev-2")
+    await world.join_tokens.redeem(other, ALICE, "dev-2", RETRY)
     world.clock.advance(24 * 3600)
     await _refused(world, other, device_id="dev-2")
 

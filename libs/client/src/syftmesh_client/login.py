@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -75,7 +76,11 @@ async def redeem_join_token(
         AlreadyExists: DEVICE_OF_ANOTHER.
         Unavailable: The hub does not answer; whether the token was used is not known.
     """
-    request = rpc.RedeemJoinTokenRequest(secret=secret, principal=principal, device_id=device_id)
+    # The same at every try of this device, also after a restart: an answer that was lost can be had again.
+    retry_id = hashlib.sha256(f"join-retry\0{device_id}\0{secret}".encode()).hexdigest()
+    request = rpc.RedeemJoinTokenRequest(
+        secret=secret, principal=principal, device_id=device_id, retry_id=retry_id
+    )
     async with identity_stub(address, tls) as stub:
         try:
             answer = await stub.RedeemJoinToken(request, timeout=_TIMEOUT_S)

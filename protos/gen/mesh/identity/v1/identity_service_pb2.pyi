@@ -846,22 +846,28 @@ class RedeemJoinTokenRequest(_message.Message):
     SECRET_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    RETRY_ID_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
     """secret is the join token's secret."""
     principal: _builtins.str
     """principal must be the token's principal, or of its domain."""
     device_id: _builtins.str
     """device_id is the id of the device's keys."""
+    retry_id: _builtins.str
+    """retry_id lets the same device ask again when the answer was lost, with the same text of 16 to 128 characters, as
+    long as nothing of the first answer was used; the pair before ends. Empty: the token works exactly once.
+    """
     def __init__(
         self,
         *,
         secret: _builtins.str = ...,
         principal: _builtins.str = ...,
         device_id: _builtins.str = ...,
+        retry_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "principal", b"principal", "secret", b"secret"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_id", b"device_id", "principal", b"principal", "retry_id", b"retry_id", "secret", b"secret"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -38,6 +38,7 @@ REPEAT_S: Final = 24 * 3600
 
 MAX_SECRET_CHARACTERS: Final = 256
 _PART: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_RETRY: Final = re.compile(r"[A-Za-z0-9_-]{16,128}")
 
 
 def creator_part(principal: str) -> str:
@@ -142,8 +143,14 @@ class JoinTokens:
                 return
         raise busy()
 
-    async def redeem(self, secret: str, principal: str, device_id: str) -> TokenPair:
-        """Admit a device and return its first pair. Of devices that race one wins.
+    async def redeem(self, secret: str, principal: str, device_id: str, retry_id: str = "") -> TokenPair:
+        """Admit a device and return its first pair. Of those that race one wins.
+
+        Args:
+            secret: The token's secret.
+            principal: Who joins.
+            device_id: With which device.
+            retry_id: What the device shows when it asks again because the answer was lost; empty: it never does.
 
         Raises:
             InvalidInput: PRINCIPAL_INVALID, DEVICE_INVALID.
@@ -158,7 +165,7 @@ class JoinTokens:
         name, device = normalise_principal(principal), checked_device_id(device_id)
         for _ in range(RACE_TRIES):
             key, found = await self._known_token(secret, name)
-            await self._require_redeemable(found.record, name, device)
+            await self._require_redeemable(found.record, name, device, retry_id)
             await self._enrolment.check(name, device)
             # Named before it is opened: whatever stops in between, the next try knows what to end.
             used = replace(
@@ -168,6 +175,7 @@ class JoinTokens:
                 redeemed_ms=found.record.redeemed_ms or self._clock.now_ms(),
                 device_id=device,
                 family_id=self._sessions.new_family_id(),
+                retry_hash=digest(retry_id) if _RETRY.fullmatch(retry_id) else "",
             )
             if await self._stores.join_tokens.replace(key, used, found.revision):
                 await self._end_family(found.record)
@@ -202,9 +210,12 @@ class JoinTokens:
             _refuse()
         return key, found
 
-    async def _require_redeemable(self, token: JoinToken, principal: str, device_id: str) -> None:
+    async def _require_redeemable(
+        self, token: JoinToken, principal: str, device_id: str, retry_id: str
+    ) -> None:
         if token.state is JoinState.REDEEMED:
             same = (token.principal, token.device_id) == (principal, device_id)
+            same = same and bool(token.retry_hash) and is_secret(retry_id, token.retry_hash)
             late = self._clock.now_ms() >= token.redeemed_ms + REPEAT_S * 1000
             if not same or late or not await self._sessions.is_unused(token.family_id):
                 _refuse()

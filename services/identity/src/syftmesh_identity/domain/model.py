@@ -123,6 +123,7 @@ class JoinToken:
         redeemed_ms: When it was redeemed first, 0 before.
         device_id: The device that redeemed it, empty before.
         family_id: The refresh family that the device got, empty before.
+        retry_hash: SHA-256 of what the device names to ask again; empty when it may not.
     """
 
     token_id: str
@@ -137,6 +138,7 @@ class JoinToken:
     redeemed_ms: int = 0
     device_id: str = ""
     family_id: str = ""
+    retry_hash: str = field(default="", repr=False)
 
     def state_at(self, now_ms: int) -> JoinState:
         """Return the state at `now_ms`: an open token expires by time alone."""

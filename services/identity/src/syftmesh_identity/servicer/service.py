@@ -173,7 +173,9 @@ class IdentityServicer(CodeHandlers, ProviderHandlers, PersonHandlers, grpc_api.
     async def RedeemJoinToken(
         self, request: rpc.RedeemJoinTokenRequest, context: Any
     ) -> rpc.RedeemJoinTokenResponse:
-        pair = await self._use.join_tokens.redeem(request.secret, request.principal, request.device_id)
+        pair = await self._use.join_tokens.redeem(
+            request.secret, request.principal, request.device_id, request.retry_id
+        )
         return rpc.RedeemJoinTokenResponse(tokens=convert.token_pair(pair))
 
     async def ListSites(self, request: rpc.ListSitesRequest, context: Any) -> rpc.ListSitesResponse:
