@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -90,6 +91,11 @@ def test_what_a_site_answers_arrives_as_what_it_was(value: Any) -> None:
 @given(VALUES)
 def test_plain_values_arrive_as_what_they_were(value: Any) -> None:
     assert over_the_line(value) == value
+
+
+def test_a_moment_keeps_its_zone() -> None:
+    moment = datetime(2026, 11, 25, 1, 2, 3, 456789, tzinfo=UTC)
+    assert over_the_line([moment]) == [moment]
 
 
 def test_states_are_still_states_and_paths_still_paths() -> None:

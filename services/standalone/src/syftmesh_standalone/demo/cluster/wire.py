@@ -10,6 +10,7 @@ import base64
 import dataclasses
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from datetime import datetime
 from enum import Enum
 from importlib import import_module
 from pathlib import PurePath, PurePosixPath
@@ -35,6 +36,8 @@ def encode(value: Any) -> Any:
         return value
     if isinstance(value, bytes | bytearray):
         return {_TAG: "bytes", "value": base64.b64encode(value).decode()}
+    if isinstance(value, datetime):
+        return {_TAG: "time", "value": value.isoformat()}
     if isinstance(value, PurePath):
         return {_TAG: "path", "value": str(value)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -71,6 +74,8 @@ def _tagged(value: dict[str, Any]) -> Any:
     tag = value[_TAG]
     if tag == "bytes":
         return base64.b64decode(value["value"], validate=True)
+    if tag == "time":
+        return datetime.fromisoformat(value["value"])
     if tag == "path":
         return PurePosixPath(value["value"])
     if tag == "map":
