@@ -188,6 +188,18 @@ def is_wellformed(parts: tuple[Part, ...]) -> bool:
     return not any(s in ("", ".", "..") for s in segments) and not brace_first(parts)
 
 
+def wildcards(parts: tuple[Part, ...]) -> int:
+    """Return how many wildcards a pattern has: each run of `*`, each `?`, class and pair of braces is one."""
+    count, before = 0, ""
+    for part in parts:
+        if part[0] == "{":
+            count += 1 + sum(map(wildcards, part[1]))
+        elif part[0] in "?[" or (part[0] == "*" and before != "*"):
+            count += 1
+        before = part[0]
+    return count
+
+
 # --- rules, groups, decisions ---
 
 Groups = dict[str, list[str]]
