@@ -230,11 +230,15 @@ class Bus(BusConnection):
 
     async def subject_count(self, stream: str, subject_filter: str) -> int:
         """Return how many messages the stream holds on subjects that match the filter."""
+        return sum((await self.subjects(stream, subject_filter)).values())
+
+    async def subjects(self, stream: str, subject_filter: str) -> dict[str, int]:
+        """Return the subjects that match the filter, each with how many messages the stream holds on it."""
         try:
             info = await self._js.stream_info(stream, subjects_filter=subject_filter)
         except (nats.errors.Error, TimeoutError) as error:
             raise bus_error(error, stream) from error
-        return sum((info.state.subjects or {}).values())
+        return info.state.subjects or {}
 
     async def _attempts(
         self,

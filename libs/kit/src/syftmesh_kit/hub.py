@@ -12,11 +12,11 @@ import grpc
 from grpc_health.v1 import health as grpc_health
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock, SystemClock
+from syftmesh_core.ending import EndingGroup
 from syftmesh_core.errors import Unavailable
 
 from syftmesh_kit.bus import Bus
 from syftmesh_kit.caller import Caller
-from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.health import health_port
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics

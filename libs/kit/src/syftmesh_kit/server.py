@@ -12,11 +12,11 @@ import structlog
 from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from syftmesh_core.ending import EndingGroup
 from syftmesh_core.errors import MeshError
 
 from syftmesh_kit.binding import bind
 from syftmesh_kit.channel import TRANSPORT_MESSAGE_BYTES
-from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.interceptor import ServerInterceptor
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING

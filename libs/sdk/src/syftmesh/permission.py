@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
+import structlog
 from mesh.common.v1 import common_pb2
 from mesh.permissions.v1 import permissions_pb2 as pb
 from mesh.permissions.v1 import permissions_service_pb2 as rpc
@@ -31,6 +32,8 @@ _KINDS: Final = {
     pb.READER_KIND_OPEN: ReaderKind.OPEN,
 }
 _TIMEOUT_S: Final = 15.0
+_log: Any = structlog.get_logger("syftmesh.sdk")
+
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 
@@ -264,8 +267,8 @@ class AsyncPermissions(AsyncRuleDesk):
                     if told.get(answer.index) != said:
                         told[answer.index] = said
                         yield decision
-            except Unavailable:
-                pass  # it is away for a moment, or restarts
+            except Unavailable as error:  # it is away for a moment, or restarts
+                _log.debug("permission.watch_interrupted", reason=error.reason, pause_s=pause_s)
             await self._sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 from syftmesh_core.clock import Clock
+from syftmesh_core.ending import EndingGroup
 from syftmesh_crypto.app import build as build_crypto
 from syftmesh_crypto.settings import CryptoSettings
 from syftmesh_gateway.app import build as build_gateway
@@ -15,7 +16,6 @@ from syftmesh_gateway.settings import GatewaySettings
 from syftmesh_identity.app import build as build_identity
 from syftmesh_identity.settings import IdentitySettings
 from syftmesh_kit.bus import Bus
-from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.hub import HubModule
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics

@@ -16,9 +16,9 @@ from syftmesh_agent.settings import AgentSettings
 from syftmesh_client.node import NodeLogin, open_node
 from syftmesh_client.site import SiteFolders
 from syftmesh_core.clock import Clock
+from syftmesh_core.ending import EndingGroup
 from syftmesh_core.errors import mesh_error
 from syftmesh_executor.sandbox import SandboxExecutor
-from syftmesh_kit.ending import EndingGroup
 from syftmesh_kit.interceptor import ServerInterceptor
 from syftmesh_kit.interceptor.metric import RpcMetrics
 from syftmesh_kit.server import ServiceHost

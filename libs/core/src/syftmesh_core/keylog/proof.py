@@ -7,7 +7,7 @@ as one `TreeHead`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NoReturn, Protocol
 
 from syftmesh_core.errors import IntegrityFailure
@@ -67,18 +67,9 @@ def verify_inclusion(leaf_hash: bytes, index: int, proof: Sequence[bytes], head:
     """
     if not 0 <= index < head.size or not _are_hashes((leaf_hash, *proof)):
         _refuse("it is not of the form that this place in this tree needs")
-    place, last, found = index, head.size - 1, leaf_hash
-    for beside in proof:
-        if last == 0:
-            _refuse("it is longer than the tree is high")
-        if place & 1 or place == last:
-            found = merkle.node_hash(beside, found)
-            place, last = _up_to_right_child(place, last)
-        else:
-            found = merkle.node_hash(found, beside)
-        place, last = place >> 1, last >> 1
-    if last:
-        _refuse("it is shorter than the tree is high")
+    found = leaf_hash
+    for beside, is_left in _climb(index, head.size - 1, proof):
+        found = merkle.node_hash(beside, found) if is_left else merkle.node_hash(found, beside)
     if found != head.root:
         _refuse("it leads to another root")
 
@@ -136,19 +127,36 @@ def _roots(old: TreeHead, new_size: int, proof: Sequence[bytes]) -> tuple[bytes,
     if not path:
         _refuse("it is empty")
     old_root = new_root = path[0]
-    for beside in path[1:]:
-        if last == 0:
-            _refuse("it is longer than the tree is high")
-        if place & 1 or place == last:
+    for beside, is_left in _climb(place, last, path[1:]):
+        if is_left:
             old_root = merkle.node_hash(beside, old_root)
             new_root = merkle.node_hash(beside, new_root)
-            place, last = _up_to_right_child(place, last)
         else:
             new_root = merkle.node_hash(new_root, beside)
+    return old_root, new_root
+
+
+def _climb(place: int, last: int, siblings: Sequence[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Iterate from a node to the root: each sibling, and whether it stands on the left.
+
+    Args:
+        place: Of the node on its level, from 0.
+        last: Of the last node on that level.
+        siblings: From below.
+
+    Raises:
+        IntegrityFailure: LOG_PROOF_INVALID when they are more or fewer than the way is long.
+    """
+    for beside in siblings:
+        if last == 0:
+            _refuse("it is longer than the tree is high")
+        is_left = bool(place & 1) or place == last
+        yield beside, is_left
+        if is_left:
+            place, last = _up_to_right_child(place, last)
         place, last = place >> 1, last >> 1
     if last:
         _refuse("it is shorter than the tree is high")
-    return old_root, new_root
 
 
 def _up_to_right_child(place: int, last: int) -> tuple[int, int]:

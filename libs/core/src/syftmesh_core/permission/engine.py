@@ -203,7 +203,7 @@ def decide(tree: RuleTree, question: Question) -> Decision:
     file, rule, _ = deciding
     if rule is None:
         return Decision(False, NO_RULE_MATCHES, level, file.ref(None))
-    reason = _grant(deciding, rule, question, level, tree.groups)
+    reason = grant_reason(rule, question.requester, level, tree.groups, question.now_ms, deciding)
     if reason == RULE_ALLOWS:
         if rule.limits is not None:
             reason = _exceeded(file, rule, rule.limits, question) or reason
@@ -241,12 +241,22 @@ def _key(file: RuleFile, rule: Rule, requester: str) -> RuleKey:
     return RuleKey(file.directory, file.revision, rule.index, requester if rule.pattern.is_personal else "")
 
 
-def _grant(deciding: Deciding, rule: Rule, question: Question, level: Level, groups: Groups) -> str:
-    """Return RULE_ALLOWS, or why the lists of the deciding rule grant nothing."""
-    requester, now_ms = question.requester, question.now_ms
+def grant_reason(
+    rule: Rule, requester: str, level: Level, groups: Groups, now_ms: int, deciding: Deciding | None = None
+) -> str:
+    """Return RULE_ALLOWS, or why the lists of a deciding rule grant nothing.
+
+    Args:
+        rule: The rule that decides.
+        requester: Anybody but the owner.
+        level: The right that is needed.
+        groups: The owner's groups.
+        now_ms: Moment of the decision in Unix milliseconds.
+        deciding: Where the rule was found; without it a personal rule grants nothing.
+    """
     if rule.expires_ms is not None and now_ms >= rule.expires_ms:
         return EXPIRED
-    if rule.pattern.is_personal and not is_own(deciding, requester, now_ms):
+    if rule.pattern.is_personal and not (deciding is not None and is_own(deciding, requester, now_ms)):
         return PERSONAL_OF_ANOTHER
     if rule.deny is not NOBODY and rule.deny.names(requester, groups):
         return DENIED_BY_RULE

@@ -12,9 +12,9 @@ from syftmesh_core.permission.engine import (
     EXPIRED,
     NO_RULE_FILE,
     NO_RULE_MATCHES,
-    NOT_LISTED,
     OWNER,
     RULE_ALLOWS,
+    grant_reason,
 )
 from syftmesh_core.permission.entry import NOBODY
 from syftmesh_core.permission.ruleset import Level, Rule
@@ -113,12 +113,7 @@ class Clause(Generic[T]):
             return OWNER
         if rule is None:
             return NO_RULE_FILE if self.file is None else NO_RULE_MATCHES
-        if rule.expires_ms is not None and now_ms >= rule.expires_ms:
-            return EXPIRED
-        groups = self.home.tree.groups
-        if rule.deny is not NOBODY and rule.deny.names(requester, groups):
-            return DENIED_BY_RULE
-        return RULE_ALLOWS if rule.access.grants(level, requester, groups) else NOT_LISTED
+        return grant_reason(rule, requester, level, self.home.tree.groups, now_ms)
 
     def give(self, reason: str, sight: Sight, render: Callable[[Verdict], T]) -> T:
         """Return what is answered for `reason` to who has `sight`; rendered once."""

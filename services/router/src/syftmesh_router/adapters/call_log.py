@@ -108,13 +108,8 @@ class JetStreamCallLog:
 
     async def _senders(self, site: str) -> list[str]:
         """Return who has stored calls to `site` now."""
-        wanted = subject.calls_to(site)
         await self._bus.wait_connected(_RECONNECT_S)
-        try:
-            found = await self._bus.jetstream.stream_info(subject.CALLS, subjects_filter=wanted)
-        except (nats.errors.Error, TimeoutError) as error:
-            raise bus_error(error, wanted) from error
-        senders = (_sender_of(name) for name in found.state.subjects or {})
+        senders = map(_sender_of, await self._bus.subjects(subject.CALLS, subject.calls_to(site)))
         return sorted(sender for sender in senders if sender)
 
     async def let_go(self, site: str) -> None:
